@@ -1,0 +1,3 @@
+//! The protocol of Windlass.
+
+pub mod yaml;
