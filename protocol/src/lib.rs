@@ -1,3 +1,4 @@
 //! The protocol of Windlass.
 
+pub mod codec;
 pub mod yaml;
