@@ -91,23 +91,20 @@ pub enum CodecError {
 
 /// Encodes `value` as one whole frame. `limit` bounds the payload in bytes; see [`MAX_FRAME`].
 pub fn encode<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
-    frame_payload(&to_bytes(value, limit)?, limit)
+    let mut frame = Vec::new();
+    encode_behind(&mut frame, HEADER_LEN, value, limit)?;
+    fill_header(frame, limit)
 }
 
 /// Puts a header before a payload that is already encoded.
 pub fn frame_payload(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    let length = u32::try_from(payload.len())
-        .ok()
-        .filter(|_| payload.len() <= limit)
-        .ok_or_else(|| too_long(payload.len(), limit))?;
+    if payload.len() > limit {
+        return Err(too_long(payload.len(), limit));
+    }
     let mut frame = Vec::with_capacity(HEADER_LEN.saturating_add(payload.len()));
-    frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&FRAME_VERSION.to_le_bytes());
-    frame.extend_from_slice(&length.to_le_bytes());
-    let sum = checksum(&frame, payload);
-    frame.extend_from_slice(&sum);
+    frame.resize(HEADER_LEN, 0);
     frame.extend_from_slice(payload);
-    Ok(frame)
+    fill_header(frame, limit)
 }
 
 /// Decodes the payload of one frame; left-over bytes are an error.
@@ -117,23 +114,9 @@ pub fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecErr
 
 /// Encodes a record for the log or a store. Fails with [`CodecError::TooLong`] above `limit` bytes.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
-    let unencodable = |error: bincode::Error| CodecError::Unencodable {
-        type_name: std::any::type_name::<T>(),
-        reason: error.to_string(),
-    };
-    // The size is counted first, so that a value over the limit costs no allocation and is named with its size.
-    let size = options(u64::MAX)
-        .serialized_size(value)
-        .map_err(unencodable)?;
-    if usize::try_from(size).map_or(true, |size| size > limit) {
-        return Err(CodecError::TooLong {
-            length: size,
-            limit,
-        });
-    }
-    options(limit_u64(limit))
-        .serialize(value)
-        .map_err(unencodable)
+    let mut bytes = Vec::new();
+    encode_behind(&mut bytes, 0, value, limit)?;
+    Ok(bytes)
 }
 
 /// Decodes a record written by [`to_bytes`]. More than `limit` bytes, or bytes left over, are an error.
@@ -141,7 +124,8 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, 
     if bytes.len() > limit {
         return Err(too_long(bytes.len(), limit));
     }
-    options(limit_u64(limit))
+    encoding()
+        .with_limit(u64::try_from(limit).unwrap_or(u64::MAX))
         .deserialize(bytes)
         .map_err(|error| CodecError::Malformed {
             type_name: std::any::type_name::<T>(),
@@ -273,7 +257,7 @@ impl FrameDecoder {
         usize::try_from(announced)
             .ok()
             .filter(|length| *length <= self.limit)
-            .ok_or(CodecError::TooLong {
+            .ok_or_else(|| CodecError::TooLong {
                 length: u64::from(announced),
                 limit: self.limit,
             })
@@ -290,16 +274,87 @@ impl FrameDecoder {
     }
 }
 
-fn options(limit: u64) -> impl Options {
+/// Serialises a `Vec<u8>` field as one run of bytes: `#[serde(with = "windlass_protocol::codec::as_bytes")]`.
+///
+/// What is written is the same as without it; serde alone passes every byte as an element, which is slow for blobs
+/// and manifests.
+pub mod as_bytes {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    /// Writes the length and the bytes.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    /// Reads what [`serialize`] wrote.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl de::Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+}
+
+/// Encodes `value` into the empty `out`, behind `gap` zero bytes.
+fn encode_behind<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    gap: usize,
+    value: &T,
+    limit: usize,
+) -> Result<(), CodecError> {
+    let unencodable = |error: bincode::Error| CodecError::Unencodable {
+        type_name: std::any::type_name::<T>(),
+        reason: error.to_string(),
+    };
+    // The size is counted first, so that a value over the limit costs no allocation and is named with its size.
+    let length = encoding().serialized_size(value).map_err(unencodable)?;
+    let size = usize::try_from(length)
+        .ok()
+        .filter(|size| *size <= limit)
+        .ok_or(CodecError::TooLong { length, limit })?;
+    out.reserve_exact(gap.saturating_add(size));
+    out.resize(gap, 0);
+    encoding().serialize_into(out, value).map_err(unencodable)
+}
+
+/// Writes the header into the first [`HEADER_LEN`] bytes of `frame`; the payload stands behind them.
+fn fill_header(mut frame: Vec<u8>, limit: usize) -> Result<Vec<u8>, CodecError> {
+    let payload = frame.get(HEADER_LEN..).unwrap_or_default();
+    let length = u32::try_from(payload.len()).map_err(|_| too_long(payload.len(), limit))?;
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&FRAME_VERSION.to_le_bytes());
+    header.extend_from_slice(&length.to_le_bytes());
+    let sum = checksum(&header, payload);
+    header.extend_from_slice(&sum);
+    for (to, from) in frame.iter_mut().zip(header) {
+        *to = from;
+    }
+    Ok(frame)
+}
+
+fn encoding() -> impl Options {
     bincode::DefaultOptions::new()
         .with_varint_encoding()
         .with_little_endian()
-        .with_limit(limit)
         .reject_trailing_bytes()
-}
-
-fn limit_u64(limit: usize) -> u64 {
-    u64::try_from(limit).unwrap_or(u64::MAX)
 }
 
 fn too_long(length: usize, limit: usize) -> CodecError {

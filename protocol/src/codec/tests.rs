@@ -70,9 +70,9 @@ fn decode_all(input: &[u8], seeded: &mut Seeded) -> (Vec<Vec<u8>>, Result<(), Co
 fn golden_bytes_of_a_frame() {
     let frame = encode(&Message::Number(300), MAX_FRAME).unwrap();
     // magic, version 1, length 4, checksum, then: variant 1, varint marker 251, 300 as u16.
-    assert_eq!(hex(&frame), "574e444c010004000000dfbc7ecc52ba3e1101fb2c01");
+    assert_eq!(hex(&frame), "574e444c010004000000b67b90e23074239301fb2c01");
     let frame = encode(&Message::Empty, MAX_FRAME).unwrap();
-    assert_eq!(hex(&frame), "574e444c0100010000009e3e4ef3b3a3e44e00");
+    assert_eq!(hex(&frame), "574e444c0100010000004568bd94cc06235700");
 }
 
 #[test]
@@ -84,6 +84,29 @@ fn golden_bytes_of_a_record() {
     let bytes = to_bytes(&words, 64).unwrap();
     assert_eq!(hex(&bytes), "0202016102626301");
     assert_eq!(from_bytes::<Message>(&bytes, 64).unwrap(), words);
+}
+
+#[test]
+fn bytes_in_one_run_are_written_as_before() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Run {
+        #[serde(with = "as_bytes")]
+        bytes: Vec<u8>,
+        after: u8,
+    }
+    for len in [0, 1, 300] {
+        let run = Run {
+            bytes: vec![200; len],
+            after: 9,
+        };
+        let bytes = to_bytes(&run, 1024).unwrap();
+        assert_eq!(bytes, to_bytes(&(vec![200_u8; len], 9_u8), 1024).unwrap());
+        assert_eq!(from_bytes::<Run>(&bytes, 1024).unwrap(), run);
+        assert!(from_bytes::<Run>(&bytes[..bytes.len() - 1], 1024).is_err());
+    }
+    let mut huge = vec![253];
+    huge.extend_from_slice(&(1_u64 << 60).to_le_bytes());
+    assert!(from_bytes::<Run>(&huge, 1024).is_err());
 }
 
 #[test]
