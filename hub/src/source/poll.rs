@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, OnceCell, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,7 @@ impl Sources {
             mirrors: Mutex::default(),
             hosts: Mutex::default(),
             permits: Arc::new(Semaphore::new(permits)),
+            swept: OnceCell::new(),
             shutdown: shutdown.clone(),
         });
         let (commands, inbox) = mpsc::channel(Self::QUEUE);
@@ -197,11 +198,6 @@ impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>, shutdown: CancellationToken) {
         // Ends every poller and operation when this task ends, also when the runtime drops it.
         let _stop = shutdown.drop_guard();
-        let backend = Arc::clone(&self.backend);
-        let swept = tokio::task::spawn_blocking(move || remove_unused(&backend.config)).await;
-        if let Err(error) = swept {
-            tracing::warn!(%error, "cannot look for unused mirrors");
-        }
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
@@ -405,6 +401,8 @@ struct Backend {
     /// One server that hangs may take half of the permits, not all.
     hosts: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     permits: Arc<Semaphore>,
+    /// Set when unused mirrors were removed, which must come before the first mirror is opened.
+    swept: OnceCell<()>,
     shutdown: CancellationToken,
 }
 
@@ -430,7 +428,15 @@ impl Backend {
         Arc::clone(mirror)
     }
 
+    async fn sweep(&self) {
+        let config = Arc::clone(&self.config);
+        if let Err(error) = tokio::task::spawn_blocking(move || remove_unused(&config)).await {
+            tracing::warn!(%error, "cannot look for unused mirrors");
+        }
+    }
+
     async fn resolve(&self, remote: &Arc<Remote>, wanted: &Wanted) -> Result<Resolved, SourceError> {
+        self.swept.get_or_init(|| self.sweep()).await;
         let mirror = self.mirror(remote);
         let closed = |_| SourceError::Closed;
         // The mirror first: who waits for it must hold no permit that others could use.
