@@ -35,7 +35,10 @@ pub async fn wait_until<T>(
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => {}
             Ok(Err(error)) => seen = Some(format!("{error:#}")),
-            Err(_) => seen = Some("the probe itself did not return".to_owned()),
+            // Cut off by the deadline: what was seen before says more, if anything was.
+            Err(_) => {
+                seen.get_or_insert_with(|| "the probe itself did not return".to_owned());
+            }
         }
         if Instant::now() >= end {
             let seen = seen.unwrap_or_else(|| "nothing".to_owned());

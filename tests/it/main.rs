@@ -1,3 +1,4 @@
 //! The one integration binary: a module for each behaviour, all on the harness.
 
 mod peers;
+mod tidy;
