@@ -21,6 +21,43 @@ spec:
     spec: {containers: [{name: web, image: 'example.org/web:1'}]}
 ";
 
+const WORKLOADS: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  replicas: 2
+  serviceName: web
+  selector: {matchLabels: {app: web, part: set}}
+  template:
+    metadata: {labels: {app: web, part: set}}
+    spec: {containers: [{name: web, image: 'example.org/web:1'}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web, part: daemon}}
+  template:
+    metadata: {labels: {app: web, part: daemon}}
+    spec: {containers: [{name: web, image: 'example.org/web:1'}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: good}
+spec:
+  template:
+    spec: {restartPolicy: Never, containers: [{name: job, image: 'example.org/job:1'}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: bad}
+spec:
+  backoffLimit: 0
+  template:
+    spec: {restartPolicy: Never, containers: [{name: job, image: 'example.org/job:broken'}]}
+";
+
 #[test]
 fn control_planes_run_deployments() -> Result<()> {
     scenario(async {
@@ -74,6 +111,51 @@ fn a_control_plane_survives_an_outage_and_tells_a_bad_image() -> Result<()> {
             ensure!(states.contains("CrashLoopBackOff"), "{states}");
             Ok(Some(()))
         })
+        .await
+    })
+}
+
+#[test]
+fn every_kind_of_workload_gets_its_pods() -> Result<()> {
+    scenario(async {
+        let plane = ControlPlane::start("workloads").await?;
+        plane.apply(WORKLOADS).await?;
+        for (resource, path, wanted) in [
+            ("statefulset/web", "{.status.readyReplicas}", "2"),
+            ("daemonset/web", "{.status.numberReady}", "1"),
+            (
+                "job/good",
+                "{.status.conditions[?(@.type=='Complete')].status}",
+                "True",
+            ),
+            (
+                "job/bad",
+                "{.status.conditions[?(@.type=='Failed')].status}",
+                "True",
+            ),
+        ] {
+            wait_until(WAIT_DEADLINE, resource, async || {
+                let output = format!("--output=jsonpath={path}");
+                let seen = plane.kubectl(&["get", resource, &output]).await?;
+                ensure!(seen == wanted, "{path} is {seen:?}");
+                Ok(Some(()))
+            })
+            .await?;
+        }
+        plane
+            .kubectl(&["delete", "statefulset/web", "daemonset/web"])
+            .await?;
+        wait_until(
+            WAIT_DEADLINE,
+            "garbage collection of the pods",
+            async || {
+                let pods = plane
+                    .kubectl(&["get", "pods", "--selector=app=web", "--output=name"])
+                    .await?;
+                ensure!(pods.is_empty(), "{pods}");
+                Ok(Some(()))
+            },
+        )
         .await
     })
 }
