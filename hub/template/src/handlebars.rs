@@ -48,7 +48,10 @@ struct Tag<'a> {
 
 #[derive(Clone, Copy)]
 enum Kind<'a> {
-    Open { name: &'a str, condition: &'a str },
+    Open {
+        name: &'a str,
+        condition: &'a str,
+    },
     ElseIf(&'a str),
     Else,
     /// `{{else unless …}}` and its kin: the block is not ours.

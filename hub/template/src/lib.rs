@@ -105,8 +105,7 @@ pub fn render_value(template: &Value, params: &Params) -> Result<Value, Template
 pub fn render_value_within(template: &Value, params: &Params, limits: &Limits) -> Result<Value, TemplateError> {
     let mut budget = Budget::new(limits);
     let mut path = Vec::new();
-    render_node(template, params, &mut budget, &mut path)
-        .map_err(|kind| TemplateError { path: path_text(&path), kind })
+    render_node(template, params, &mut budget, &mut path).map_err(|kind| TemplateError { path: path_text(&path), kind })
 }
 
 /// Renders one text with the default [`Limits`].
