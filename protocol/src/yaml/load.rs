@@ -246,13 +246,7 @@ impl<'o> Loader<'o> {
         result
     }
 
-    fn scalar(
-        &self,
-        text: String,
-        style: ScalarStyle,
-        tag: Option<&str>,
-        at: Position,
-    ) -> Result<Scalar, Error> {
+    fn scalar(&self, text: String, style: ScalarStyle, tag: Option<&str>, at: Position) -> Result<Scalar, Error> {
         let style = match style {
             ScalarStyle::Plain => Style::Plain,
             ScalarStyle::SingleQuoted => Style::SingleQuoted,
@@ -264,12 +258,11 @@ impl<'o> Loader<'o> {
         let tag = match tag {
             None => found,
             Some("!") => Tag::Str,
-            Some(name) => declared(name, &text, self.options.dialect)
-                .ok_or_else(|| Error {
-                    line: at.line,
-                    column: at.column,
-                    kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
-                })?,
+            Some(name) => declared(name, &text, self.options.dialect).ok_or_else(|| Error {
+                line: at.line,
+                column: at.column,
+                kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
+            })?,
         };
         Ok(Scalar { text, tag, style, line: at.line })
     }

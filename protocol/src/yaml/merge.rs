@@ -65,9 +65,9 @@ fn same(left: &Node, right: &Node) -> bool {
         }
         (Node::Mapping(left), Node::Mapping(right)) => {
             left.len() == right.len()
-                && left.iter().all(|(key, value)| {
-                    right.iter().any(|(other, found)| other.text == key.text && same(value, found))
-                })
+                && left
+                    .iter()
+                    .all(|(key, value)| right.iter().any(|(other, found)| other.text == key.text && same(value, found)))
         }
         _ => false,
     }

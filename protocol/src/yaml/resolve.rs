@@ -66,8 +66,7 @@ fn numeric(text: &str) -> Resolved {
     if timestamp::parse(text).is_some() {
         return Resolved::Timestamp;
     }
-    let plain: std::borrow::Cow<'_, str> =
-        if text.contains('_') { text.replace('_', "").into() } else { text.into() };
+    let plain: std::borrow::Cow<'_, str> = if text.contains('_') { text.replace('_', "").into() } else { text.into() };
     integer(&plain).unwrap_or_else(|| float(&plain))
 }
 

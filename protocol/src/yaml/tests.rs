@@ -52,7 +52,10 @@ fn duplicate_keys_of_argo_objects_are_merged_with_a_warning() {
     let text = "apiVersion: argoproj.io/v1alpha1\nspec:\n  opts: [a, b]\n  keep: 1\nspec:\n  opts: [b, c]\n";
     let all = values(text.as_bytes(), &options).expect("merged");
     let first = all.first().expect("one document");
-    assert_eq!(first.value, json!({"apiVersion": "argoproj.io/v1alpha1", "spec": {"opts": ["a", "b", "c"], "keep": 1}}));
+    assert_eq!(
+        first.value,
+        json!({"apiVersion": "argoproj.io/v1alpha1", "spec": {"opts": ["a", "b", "c"], "keep": 1}})
+    );
     assert_eq!(first.warnings.iter().map(|warning| warning.line).collect::<Vec<_>>(), [5]);
     assert!(values(text.replace("argoproj.io/v1alpha1", "v1").as_bytes(), &options).is_err());
 }
@@ -116,7 +119,10 @@ fn collections_and_numbers() {
 
 #[test]
 fn keys_are_in_natural_order() {
-    check_print(&json!({"a10": 1, "a2": 2, "B": 3, "a": 4, "_": 5, "1": 6}), "_: 5\n\"1\": 6\nB: 3\na: 4\na2: 2\na10: 1\n");
+    check_print(
+        &json!({"a10": 1, "a2": 2, "B": 3, "a": 4, "_": 5, "1": 6}),
+        "_: 5\n\"1\": 6\nB: 3\na: 4\na2: 2\na10: 1\n",
+    );
 }
 
 proptest! {

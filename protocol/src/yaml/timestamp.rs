@@ -30,8 +30,7 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     if !(1..=12).contains(&month) || day < 1 || day > days(year, month) {
         return None;
     }
-    let mut stamp =
-        Timestamp { year, month, day, hour: 0, minute: 0, second: 0, nanosecond: 0, offset_minutes: 0 };
+    let mut stamp = Timestamp { year, month, day, hour: 0, minute: 0, second: 0, nanosecond: 0, offset_minutes: 0 };
     let Some(separator) = cursor.next() else { return Some(stamp) };
     cursor.time(&mut stamp)?;
     match separator {

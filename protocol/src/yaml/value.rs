@@ -21,9 +21,11 @@ impl Node {
     fn convert(&self, dialect: Dialect, level: Level) -> Result<Value, Error> {
         match self {
             Self::Scalar(scalar) => scalar.to_value(dialect),
-            Self::Sequence(items) => {
-                items.iter().map(|item| item.convert(dialect, Level::Nested)).collect::<Result<_, _>>().map(Value::Array)
-            }
+            Self::Sequence(items) => items
+                .iter()
+                .map(|item| item.convert(dialect, Level::Nested))
+                .collect::<Result<_, _>>()
+                .map(Value::Array),
             Self::Mapping(entries) => {
                 let mut map = Map::new();
                 for (key, value) in entries {
@@ -97,7 +99,9 @@ impl Scalar {
             Tag::Int | Tag::Float => match resolve(&self.text, dialect) {
                 Resolved::Int(number) => Ok(Value::from(number)),
                 Resolved::Uint(number) => Ok(Value::from(number)),
-                Resolved::Float(float) => float_value(float).ok_or_else(|| self.error(ErrorKind::NotANumber(self.text.clone()))),
+                Resolved::Float(float) => {
+                    float_value(float).ok_or_else(|| self.error(ErrorKind::NotANumber(self.text.clone())))
+                }
                 _ => Err(self.mismatch("!!int")),
             },
         }
