@@ -264,6 +264,8 @@ impl<'o> Loader<'o> {
                 kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
             })?,
         };
+        // An explicit type holds whatever the quotes; plain is the style that keeps it.
+        let style = if matches!(tag, Tag::Str | Tag::Other | Tag::Binary) { style } else { Style::Plain };
         Ok(Scalar { text, tag, style, line: at.line })
     }
 }
