@@ -7,22 +7,25 @@
 //! - [`render`] is what a hub calls for an Application: type detection, overrides, plain directories, Kustomize.
 //! - [`kustomize_build`] is `kustomize build` alone, byte for byte.
 
-// mod detect;
-// mod directory;
-// mod environment;
+mod detect;
+mod directory;
+mod environment;
 mod error;
-// mod glob;
+mod glob;
 mod kustomize;
 mod limits;
-// mod overrides;
+mod overrides;
 mod path;
 mod reader;
-// mod request;
+mod request;
 mod tree;
 
 pub use crate::{
+    detect::SourceType,
+    environment::BuildEnvironment,
     error::{Problem, ProblemKind, RenderError},
     kustomize::{Built, KustomizeFlags, LoadRestrictions, Reorder, kustomize_build},
     limits::Limits,
+    request::{Rendered, Request, render},
     tree::{Entry, EntryKind, MemoryTree, Tree, TreeError},
 };

@@ -35,7 +35,8 @@ pub(super) struct Build<'r, 't> {
 #[derive(Default)]
 pub(super) struct Accumulator {
     pub(super) map: ResourceMap,
-    pub(super) config: Arc<Config>,
+    /// `None` before anything has been merged.
+    pub(super) config: Option<Arc<Config>>,
     pub(super) variables: Variables,
 }
 
@@ -138,7 +139,7 @@ impl<'r, 't> Build<'r, 't> {
         config::merge_shared(&mut accumulator.config, &config).map_err(here)?;
         self.generate(level, &mut accumulator)?;
         let mut accumulator = self.components(level, accumulator).map_err(|error| within("accumulating components", error))?;
-        let config = Arc::clone(&accumulator.config);
+        let config = accumulator.config.clone().unwrap_or_default();
         for step in self.transformers(level, &config)? {
             step.apply(&mut accumulator.map, &self.schema).map_err(here)?;
         }
@@ -249,7 +250,9 @@ impl<'r, 't> Build<'r, 't> {
                 let made = self.accumulate(&below, Accumulator::default()).map_err(recursed)?;
                 let merging = |problem: Problem| problem.while_(format!("recursed merging from path '{target}'")).in_file(&level.file);
                 accumulator.map.append_all(made.map.list).map_err(merging)?;
-                config::merge_shared(&mut accumulator.config, &made.config).map_err(merging)?;
+                if let Some(config) = &made.config {
+                    config::merge_shared(&mut accumulator.config, config).map_err(merging)?;
+                }
                 variables::merge(&mut accumulator.variables, made.variables).map_err(merging)?;
                 Ok(accumulator)
             }
@@ -285,6 +288,7 @@ impl<'r, 't> Build<'r, 't> {
     /// What is done once, at the root: hashes, references, variables, and dropping of local configuration.
     fn finish(&mut self, accumulator: Accumulator) -> Result<ResourceMap, Problem> {
         let Accumulator { mut map, config, variables } = accumulator;
+        let config = config.unwrap_or_default();
         super::transform::add_hashes(&mut map, &self.schema)?;
         super::name_reference::fix(&mut map, &config, &self.schema)?;
         variables::resolve(&mut map, &variables, &config.var_reference, &mut self.reader.warnings)?;

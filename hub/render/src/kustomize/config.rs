@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use super::{
     fieldspec::{FieldSpec, FieldSpecs},
     id::Gvk,
+    sort,
 };
 use crate::error::Problem;
 
@@ -36,7 +37,11 @@ pub(super) struct NameReference {
     pub(super) referrers: FieldSpecs,
 }
 
-static DEFAULT: LazyLock<Arc<Config>> = LazyLock::new(|| Arc::new(defaults::config()));
+static DEFAULT: LazyLock<Arc<Config>> = LazyLock::new(|| {
+    let mut config = defaults::config();
+    config.sort();
+    Arc::new(config)
+});
 
 impl Config {
     /// The configuration every kustomization starts from; one copy for all.
@@ -59,7 +64,29 @@ impl Config {
             self.add_name_reference(reference).map_err(name("NameReference"))?;
         }
         self.images.merge(&other.images).map_err(name("Images"))?;
-        self.replicas.merge(&other.replicas).map_err(name("Replicas"))
+        self.replicas.merge(&other.replicas).map_err(name("Replicas"))?;
+        self.sort();
+        Ok(())
+    }
+
+    /// Sorts everything by kind. The order matters: a spec for one kind comes before one for all kinds, and then takes
+    /// its place when the list is merged into an empty one.
+    pub(super) fn sort(&mut self) {
+        for specs in [
+            &mut self.name_prefix,
+            &mut self.name_suffix,
+            &mut self.namespace,
+            &mut self.common_labels,
+            &mut self.labels,
+            &mut self.template_labels,
+            &mut self.common_annotations,
+            &mut self.var_reference,
+            &mut self.images,
+            &mut self.replicas,
+        ] {
+            specs.0.sort_by(|left, right| sort::by_kind(&left.gvk, &right.gvk));
+        }
+        self.name_reference.sort_by(|left, right| sort::by_kind(&left.target, &right.target));
     }
 
     pub(super) fn add_name_reference(&mut self, reference: &NameReference) -> Result<(), Problem> {
@@ -73,12 +100,22 @@ impl Config {
     }
 }
 
-/// Merges `other` into a shared configuration, without a copy when they are the same one.
-pub(super) fn merge_shared(config: &mut Arc<Config>, other: &Arc<Config>) -> Result<(), Problem> {
-    if Arc::ptr_eq(config, other) {
-        return Ok(());
+/// Merges `other` into what has been gathered so far, without a copy when nothing but the built-in one is involved.
+pub(super) fn merge_shared(config: &mut Option<Arc<Config>>, other: &Arc<Config>) -> Result<(), Problem> {
+    match config {
+        Some(known) if Arc::ptr_eq(known, other) => Ok(()),
+        Some(known) => Arc::make_mut(known).merge(other),
+        None if Arc::ptr_eq(other, &DEFAULT) => {
+            *config = Some(Arc::clone(other));
+            Ok(())
+        }
+        None => {
+            let mut merged = Config::default();
+            merged.merge(other)?;
+            *config = Some(Arc::new(merged));
+            Ok(())
+        }
     }
-    Arc::make_mut(config).merge(other)
 }
 
 /// A field spec of a kind in any group and version.

@@ -19,6 +19,22 @@ enum Mode {
     Lenient,
 }
 
+/// Names of fields with capitals, and short ones that people write with one.
+const FIELDS: [&str; 90] = [
+    "allowKindChange", "allowNameChange", "annotationSelector", "annotations", "apiVersion", "bases", "behavior",
+    "buildMetadata", "commonAnnotations", "commonLabels", "components", "configMapGenerator", "configurations",
+    "count", "crds", "create", "delimiter", "digest", "disableNameSuffixHash", "encoding", "env", "envs", "fieldPath",
+    "fieldPaths", "fieldSpecs", "fieldref", "fields", "filePathPosition", "files", "generatorOptions", "generators",
+    "group", "helmChartInflationGenerator", "helmCharts", "helmGlobals", "imageTag", "imageTags", "images",
+    "immutable", "includeSelectors", "includeTemplates", "includeVolumeClaimTemplates", "index", "jsonOp", "kind",
+    "labelSelector", "labels", "legacySortOptions", "literals", "metadata", "name", "namePrefix", "nameReference",
+    "nameSuffix", "namespace", "newName", "newTag", "objref", "openapi", "options", "order", "orderFirst", "orderLast",
+    "pairs", "patch", "patches", "patchesJson6902", "patchesStrategicMerge", "path", "paths", "prefix", "reject",
+    "replacements", "replica", "replicas", "resources", "secretGenerator", "select", "selector", "source",
+    "sourceValue", "sortOptions", "suffix", "tagSuffix", "target", "targetFilePath", "targets", "transformers",
+    "validators", "vars",
+];
+
 /// Reads the nodes of one file.
 pub(super) struct Decoder<'f> {
     file: &'f str,
@@ -59,7 +75,12 @@ impl<'f> Decoder<'f> {
         for (key, value) in entries {
             let field = if path.is_empty() { key.text.clone() } else { format!("{path}.{}", key.text) };
             // Known fields are asked for even when null, so that unknown ones are found.
-            let known = if value.is_null() { take(self, &key.text, &Node::null(), &field) } else { take(self, &key.text, value, &field) };
+            let mut known = take(self, &key.text, value, &field);
+            if !known {
+                // Go's JSON finds fields whatever their case.
+                let spelled = FIELDS.iter().find(|name| name.eq_ignore_ascii_case(&key.text) && **name != key.text);
+                known = spelled.is_some_and(|name| take(self, name, value, &field));
+            }
             if !known && self.mode == Mode::Strict {
                 let problem = Problem::field(format!("unknown field \"{}\"", key.text));
                 self.problems.push(problem.in_file(self.file).at_line(key.line).in_field(field));

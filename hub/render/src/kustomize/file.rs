@@ -88,13 +88,16 @@ impl Kustomization {
     pub(super) fn parse(file: &str, content: &[u8], warnings: &mut Vec<String>) -> Result<Self, RenderError> {
         let options = yaml::Options {
             dialect: Dialect::Sigs,
-            duplicates: DuplicateKeys::Error,
+            duplicates: DuplicateKeys::LastWins,
             limits: yaml::Limits { bytes: usize::MAX, ..yaml::Limits::default() },
         };
         let documents = yaml::parse_bytes(content, &options)
             .map_err(|error| Problem::from_yaml(file, &error).while_("invalid Kustomization"))?;
         let empty = || Problem::field("kustomization.yaml is empty").in_file(file);
-        let node = &documents.first().ok_or_else(empty)?.node;
+        let document = documents.first().ok_or_else(empty)?;
+        let node = &document.node;
+        let repeated = document.warnings.iter().map(|warning| format!("{file}:{}: {}", warning.line, warning.message));
+        warnings.extend(repeated);
         let mut decoder = Decoder::strict(file);
         let mut raw = Raw::default();
         decoder.object(node, "", |decoder, name, value, path| raw.field(decoder, name, value, path));

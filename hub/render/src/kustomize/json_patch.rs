@@ -2,7 +2,7 @@
 //! missing key adds it, and a missing value is null.
 
 use serde_json::Value;
-use windlass_protocol::yaml;
+use windlass_protocol::yaml::{self, DuplicateKeys};
 
 use crate::error::{Problem, ProblemKind};
 
@@ -26,7 +26,13 @@ impl JsonPatch {
         let value = if text.starts_with('[') {
             serde_json::from_str(text).map_err(|error| Problem::new(ProblemKind::Syntax, error.to_string()))?
         } else {
-            yaml::value(text).map_err(|error| Problem::new(ProblemKind::Syntax, error.to_string()).at_line(error.line))?
+            // Further documents are not looked at, as in the real tool.
+            let options = yaml::Options { duplicates: DuplicateKeys::LastWins, ..yaml::Options::default() };
+            yaml::values(text.as_bytes(), &options)
+                .map_err(|error| Problem::new(ProblemKind::Syntax, error.to_string()).at_line(error.line))?
+                .into_iter()
+                .next()
+                .map_or(Value::Null, |document| document.value)
         };
         let items = match value {
             Value::Null => Vec::new(),

@@ -22,7 +22,7 @@ use crate::error::Problem;
 pub(super) fn fix(map: &mut ResourceMap, config: &Config, schema: &Schema) -> Result<(), Problem> {
     let candidates = Candidates::of(map, schema);
     if candidates.by_previous_name.is_empty() {
-        return Ok(());
+        return map.list.iter().try_for_each(|resource| bound_namespaces(resource).map(drop));
     }
     for resource in &mut map.list {
         let original = resource.original_id(schema);

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::{
     file::SortOptions,
-    id::ResourceId,
+    id::{Gvk, ResourceId},
     resource_map::ResourceMap,
 };
 use crate::error::Problem;
@@ -63,6 +63,20 @@ pub(super) fn legacy(map: &mut ResourceMap) {
     sort(map, &FIRST, &LAST);
 }
 
+/// The order of field specs in a configuration.
+pub(super) fn by_kind(left: &Gvk, right: &Gvk) -> Ordering {
+    let rank = |gvk: &Gvk| {
+        let first = FIRST.iter().position(|kind| *kind == gvk.kind);
+        let last = LAST.iter().position(|kind| *kind == gvk.kind);
+        match (first, last) {
+            (Some(index), _) => (0, index),
+            (None, None) => (1, 0),
+            (None, Some(index)) => (2, index),
+        }
+    };
+    rank(left).cmp(&rank(right)).then_with(|| gvk_text(left).cmp(&gvk_text(right)))
+}
+
 fn sort(map: &mut ResourceMap, first: &[&str], last: &[&str]) {
     let rank = |index: usize| i64::try_from(index).unwrap_or(i64::MAX);
     let mut ranks: BTreeMap<&str, i64> = BTreeMap::new();
@@ -81,15 +95,14 @@ fn compare(left: &ResourceId, right: &ResourceId, ranks: &BTreeMap<&str, i64>) -
     }
     let rank = |id: &ResourceId| ranks.get(id.gvk.kind.as_str()).copied().unwrap_or(0);
     rank(left).cmp(&rank(right)).then_with(|| {
-        let (a, b) = (gvk_text(left), gvk_text(right));
+        let (a, b) = (gvk_text(&left.gvk), gvk_text(&right.gvk));
         let namespaces = left.gvk.kind == "Namespace" && right.gvk.kind == "Namespace";
         if namespaces && (left.gvk.group.is_empty() || right.gvk.group.is_empty()) { b.cmp(&a) } else { a.cmp(&b) }
     })
 }
 
-fn gvk_text(id: &ResourceId) -> String {
+fn gvk_text(gvk: &Gvk) -> String {
     let part = |text: &str, missing: &'static str| if text.is_empty() { missing.to_owned() } else { text.to_owned() };
-    let gvk = &id.gvk;
     format!("{}_{}_{}", part(&gvk.group, "~G"), part(&gvk.version, "~V"), part(&gvk.kind, "~K"))
 }
 

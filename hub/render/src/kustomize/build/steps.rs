@@ -231,13 +231,17 @@ fn label_steps(level: &Level<'_>, config: &Config, steps: &mut Steps<'_>) -> Res
 }
 
 fn label_specs(label: &Label, config: &Config) -> Result<FieldSpecs, Problem> {
-    let mut specs = FieldSpecs(label.fields.clone());
+    let mut specs = FieldSpecs(label.fields().to_vec());
     specs.merge(&config.labels)?;
     if label.include_selectors {
         specs.merge(&config.common_labels)?;
     } else {
         if label.include_templates {
-            specs.merge(&config.template_labels)?;
+            let mut templates = config.template_labels.clone();
+            if label.include_volume_claim_templates == Some(false) {
+                templates.0.retain(|spec| !spec.path.starts_with("spec/volumeClaimTemplates"));
+            }
+            specs.merge(&templates)?;
         }
         specs.merge_one(FieldSpec::everywhere("metadata/labels", true))?;
     }

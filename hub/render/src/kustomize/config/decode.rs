@@ -36,6 +36,11 @@ pub(in crate::kustomize) fn from_bytes(file: &str, content: &[u8]) -> Result<Con
             "varReference" => &mut config.var_reference,
             "images" => &mut config.images,
             "replicas" => &mut config.replicas,
+            // Known to later releases only; templates and claims are labelled alike here.
+            "volumeClaimTemplateLabels" => {
+                decoder.list(value, path, Decoder::field_spec);
+                return true;
+            }
             "nameReference" => {
                 config.name_reference = decoder.list(value, path, name_reference);
                 return true;
@@ -46,6 +51,7 @@ pub(in crate::kustomize) fn from_bytes(file: &str, content: &[u8]) -> Result<Con
         true
     });
     decoder.finish()?;
+    config.sort();
     Ok(config)
 }
 
@@ -80,6 +86,7 @@ pub(in crate::kustomize) fn from_crds(file: &str, content: &[u8]) -> Result<Conf
             crd.load(name, &mut Vec::new()).map_err(|problem| problem.in_file(file))?;
         }
     }
+    config.sort();
     Ok(config)
 }
 

@@ -16,7 +16,9 @@ pub(crate) struct Label {
     pub(crate) pairs: BTreeMap<String, String>,
     pub(crate) include_selectors: bool,
     pub(crate) include_templates: bool,
-    pub(crate) fields: Vec<FieldSpec>,
+    /// Of a later release; without it, claims of a StatefulSet are labelled as templates are.
+    pub(crate) include_volume_claim_templates: Option<bool>,
+    fields: Vec<FieldSpec>,
 }
 
 impl Label {
@@ -27,12 +29,18 @@ impl Label {
                 "pairs" => made.pairs = decoder.string_map(value, path),
                 "includeSelectors" => made.include_selectors = decoder.boolean(value, path),
                 "includeTemplates" => made.include_templates = decoder.boolean(value, path),
+                "includeVolumeClaimTemplates" => made.include_volume_claim_templates = Some(decoder.boolean(value, path)),
                 "fields" => made.fields = decoder.list(value, path, Decoder::field_spec),
                 _ => return false,
             }
             true
         });
         made
+    }
+
+    /// Where else the pairs go.
+    pub(in crate::kustomize) fn fields(&self) -> &[FieldSpec] {
+        &self.fields
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn parse(content: &[u8]) -> Result<Custom, Problem> {
     if let Some(paths) = document.get("paths").and_then(Value::as_object) {
         for (path, operations) in paths {
             let get = operations.get("get").and_then(|get| get.get("x-kubernetes-group-version-kind"));
-            for kind in get.and_then(one_kind) {
+            if let Some(kind) = get.and_then(one_kind) {
                 let namespaced = path.contains("namespaces/{namespace}");
                 let known = custom.namespaced.entry(kind).or_insert(namespaced);
                 *known = *known || namespaced;
