@@ -18,7 +18,7 @@ const SECRET_TYPE: &str = "argocd.argoproj.io/secret-type";
 
 /// Credentials of all registered repositories.
 #[derive(Debug, Default)]
-pub struct Repositories {
+pub(crate) struct Repositories {
     exact: Vec<(String, Credentials)>,
     prefixes: Vec<(String, Credentials)>,
 }
@@ -26,7 +26,7 @@ pub struct Repositories {
 impl Repositories {
     /// Reads them from a state.
     #[must_use]
-    pub fn new(state: &State, sealer: &Sealer) -> Self {
+    pub(crate) fn new(state: &State, sealer: &Sealer) -> Self {
         let mut found = Self::default();
         for (key, record) in state.objects(Kind::Secret, Some(CONTROL_NAMESPACE)) {
             let kind = record.labels.get(SECRET_TYPE).map(String::as_str);
@@ -51,7 +51,7 @@ impl Repositories {
 
     /// A repository with its credentials.
     #[must_use]
-    pub fn repository(&self, url: &str) -> Repository {
+    pub(crate) fn repository(&self, url: &str) -> Repository {
         let normal = normalize_url(url);
         let exact = self.exact.iter().find(|(known, _)| *known == normal);
         let found = exact.or_else(|| self.prefixes.iter().find(|(prefix, _)| url.starts_with(prefix.as_str())));

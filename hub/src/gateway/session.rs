@@ -1,6 +1,6 @@
 //! One session: the protocol's machine between three streams, the state and the blob store.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
@@ -20,8 +20,13 @@ use windlass_transport::{
 };
 
 use super::{GOODBYE, Gateway, SessionCommand, enrol::positive};
-use crate::replica::{CommandError, wall_clock};
+use crate::{
+    replica::{CommandError, wall_clock},
+    store::blobs::BlobLease,
+};
 
+/// Details kept from collection per session: far more than arrive between two receipts.
+const DETAILS_LEASED_MAX: usize = 1_000;
 /// The three streams must be open within this time.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
 /// Frames read ahead per stream: enough to keep the stream busy while a batch is committed.
@@ -51,6 +56,8 @@ struct Session<'a> {
     incarnation: Incarnation,
     source: String,
     admitted: bool,
+    /// Details whose receipts are not committed yet: they must not be collected.
+    details: VecDeque<BlobLease>,
 }
 
 /// Serves one agent until either side ends it.
@@ -79,6 +86,7 @@ pub(super) async fn serve(
         incarnation: Incarnation::ZERO,
         source: connection.remote_address().to_string(),
         admitted: false,
+        details: VecDeque::new(),
     };
     drop(state);
     // Nothing else ends a connection whose certificate runs out.
@@ -239,7 +247,12 @@ impl Session<'_> {
                 HubAction::Commit(receipts) => self.commit(receipts).await?,
                 HubAction::StoreDetail { digest, content } => {
                     let bundles = self.gateway.bundles.clone();
-                    bundles.put_detail(digest, content).await.context("the detail could not be stored")?;
+                    let lease = bundles.put_detail(digest, content).await.context("the detail could not be stored")?;
+                    // The oldest have long been named by a receipt, or never will be.
+                    if self.details.len() >= DETAILS_LEASED_MAX {
+                        self.details.pop_front();
+                    }
+                    self.details.push_back(lease);
                 }
                 HubAction::Facts(facts) => self.facts(facts).await,
                 HubAction::Renew(signing_request) => {
