@@ -33,6 +33,19 @@ pub const RECEIPT_BYTES_MAX: usize = 512;
 /// Characters of a message inside a receipt.
 pub const RECEIPT_MESSAGE_MAX: usize = 160;
 
+/// First frame on every stream that an agent opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamOpen {
+    /// Without a certificate: redeem a join token.
+    Enrol,
+    /// Hello, desired state, trust.
+    Control,
+    /// Content by address.
+    Blobs,
+    /// Numbered facts and details.
+    Receipts,
+}
+
 /// What both sides say first on the control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
