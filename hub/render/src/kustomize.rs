@@ -125,6 +125,11 @@ pub fn kustomize_build(
     Ok(Built { manifests, warnings: reader.warnings })
 }
 
+/// Name, tag and digest of an image.
+pub(crate) fn split_image(image: &str) -> (&str, &str, &str) {
+    transform::split_image(image)
+}
+
 /// Builds with changes to the root kustomization, as `kustomize edit` would make them.
 pub(crate) fn build_adjusted(
     reader: &mut Reader<'_>,

@@ -29,11 +29,6 @@ pub(crate) fn join(base: &str, relative: &str) -> Result<String, Problem> {
     Ok(parts.join("/"))
 }
 
-/// The directory a file is in.
-pub(crate) fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(directory, _)| directory)
-}
-
 /// The last part of a path.
 pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)

@@ -10,7 +10,7 @@ use crate::error::Problem;
 
 /// Where a transformer acts: kinds, a path, and whether missing fields are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FieldSpec {
+pub(crate) struct FieldSpec {
     pub(super) gvk: Gvk,
     pub(super) path: String,
     pub(super) create: bool,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::error::Problem;
 
-pub(super) use self::{namespace::Subjects, patches::PatchSet};
+pub(super) use self::{images::split as split_image, namespace::Subjects, patches::PatchSet};
 
 /// One transformer of any kind.
 pub(super) enum Transformer {

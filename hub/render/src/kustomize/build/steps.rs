@@ -231,7 +231,7 @@ fn label_steps(level: &Level<'_>, config: &Config, steps: &mut Steps<'_>) -> Res
 }
 
 fn label_specs(label: &Label, config: &Config) -> Result<FieldSpecs, Problem> {
-    let mut specs = FieldSpecs(label.fields().to_vec());
+    let mut specs = FieldSpecs(label.fields.clone());
     specs.merge(&config.labels)?;
     if label.include_selectors {
         specs.merge(&config.common_labels)?;

@@ -18,7 +18,7 @@ pub(crate) struct Label {
     pub(crate) include_templates: bool,
     /// Of a later release; without it, claims of a StatefulSet are labelled as templates are.
     pub(crate) include_volume_claim_templates: Option<bool>,
-    fields: Vec<FieldSpec>,
+    pub(crate) fields: Vec<FieldSpec>,
 }
 
 impl Label {
@@ -36,11 +36,6 @@ impl Label {
             true
         });
         made
-    }
-
-    /// Where else the pairs go.
-    pub(in crate::kustomize) fn fields(&self) -> &[FieldSpec] {
-        &self.fields
     }
 }
 

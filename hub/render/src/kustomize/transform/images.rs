@@ -134,7 +134,7 @@ fn is_tag_and_digest(text: &str) -> bool {
 }
 
 /// Name, tag and digest; a colon before the first slash is a port.
-fn split(image: &str) -> (&str, &str, &str) {
+pub(in crate::kustomize) fn split(image: &str) -> (&str, &str, &str) {
     let slash = image.find('/').unwrap_or(0);
     let tail = image.get(slash..).unwrap_or_default();
     let at = tail.find('@').map(|index| index + slash);
