@@ -154,9 +154,10 @@ fn environment(application: &ToRender, commit: &CommitId) -> BuildEnvironment {
     let name = application.application();
     BuildEnvironment {
         app_name: name.name.clone(),
-        app_namespace: name.namespace.clone(),
+        app_namespace: application.namespace().to_owned(),
         project_name: application.project.clone(),
         revision: commit.as_str().to_owned(),
+        ..BuildEnvironment::default()
     }
 }
 
