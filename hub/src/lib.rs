@@ -8,6 +8,7 @@
 //! | [`sealing`], [`trust`] | secrets at rest, root and issuing keys |
 //! | [`source`] | Git |
 
+pub mod api;
 pub mod events;
 pub mod machine;
 pub mod raft;
