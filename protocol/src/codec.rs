@@ -91,23 +91,20 @@ pub enum CodecError {
 
 /// Encodes `value` as one whole frame. `limit` bounds the payload in bytes; see [`MAX_FRAME`].
 pub fn encode<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
-    frame_payload(&to_bytes(value, limit)?, limit)
+    let mut frame = Vec::new();
+    encode_behind(&mut frame, HEADER_LEN, value, limit)?;
+    fill_header(frame, limit)
 }
 
 /// Puts a header before a payload that is already encoded.
 pub fn frame_payload(payload: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
-    let length = u32::try_from(payload.len())
-        .ok()
-        .filter(|_| payload.len() <= limit)
-        .ok_or_else(|| too_long(payload.len(), limit))?;
+    if payload.len() > limit {
+        return Err(too_long(payload.len(), limit));
+    }
     let mut frame = Vec::with_capacity(HEADER_LEN.saturating_add(payload.len()));
-    frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&FRAME_VERSION.to_le_bytes());
-    frame.extend_from_slice(&length.to_le_bytes());
-    let sum = checksum(&frame, payload);
-    frame.extend_from_slice(&sum);
+    frame.resize(HEADER_LEN, 0);
     frame.extend_from_slice(payload);
-    Ok(frame)
+    fill_header(frame, limit)
 }
 
 /// Decodes the payload of one frame; left-over bytes are an error.
@@ -117,16 +114,9 @@ pub fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecErr
 
 /// Encodes a record for the log or a store. Fails with [`CodecError::TooLong`] above `limit` bytes.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
-    let unencodable = |error: bincode::Error| CodecError::Unencodable {
-        type_name: std::any::type_name::<T>(),
-        reason: error.to_string(),
-    };
-    // The size is counted first, so that a value over the limit costs no allocation and is named with its size.
-    let size = options(u64::MAX).serialized_size(value).map_err(unencodable)?;
-    if usize::try_from(size).map_or(true, |size| size > limit) {
-        return Err(CodecError::TooLong { length: size, limit });
-    }
-    options(limit_u64(limit)).serialize(value).map_err(unencodable)
+    let mut bytes = Vec::new();
+    encode_behind(&mut bytes, 0, value, limit)?;
+    Ok(bytes)
 }
 
 /// Decodes a record written by [`to_bytes`]. More than `limit` bytes, or bytes left over, are an error.
@@ -134,9 +124,13 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, 
     if bytes.len() > limit {
         return Err(too_long(bytes.len(), limit));
     }
-    options(limit_u64(limit))
+    encoding()
+        .with_limit(u64::try_from(limit).unwrap_or(u64::MAX))
         .deserialize(bytes)
-        .map_err(|error| CodecError::Malformed { type_name: std::any::type_name::<T>(), reason: error.to_string() })
+        .map_err(|error| CodecError::Malformed {
+            type_name: std::any::type_name::<T>(),
+            reason: error.to_string(),
+        })
 }
 
 /// Cuts a byte stream into payloads. Holds at most one frame, whatever is pushed.
@@ -157,7 +151,13 @@ impl FrameDecoder {
     /// A decoder that refuses payloads above `limit` bytes as soon as their header is seen.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, header: Vec::with_capacity(HEADER_LEN), length: None, payload: Vec::new(), failed: None }
+        Self {
+            limit,
+            header: Vec::with_capacity(HEADER_LEN),
+            length: None,
+            payload: Vec::new(),
+            failed: None,
+        }
     }
 
     /// Takes bytes up to the end of the current frame and returns how many were taken.
@@ -204,7 +204,9 @@ impl FrameDecoder {
     pub fn finish(&self) -> Result<(), CodecError> {
         match &self.failed {
             Some(error) => Err(error.clone()),
-            None if self.mid_frame() => Err(CodecError::Truncated { missing: self.wanted() }),
+            None if self.mid_frame() => Err(CodecError::Truncated {
+                missing: self.wanted(),
+            }),
             None => Ok(()),
         }
     }
@@ -241,7 +243,9 @@ impl FrameDecoder {
         if MAGIC.starts_with(seen) {
             return Ok(());
         }
-        Err(CodecError::WrongMagic { found: seen.to_vec() })
+        Err(CodecError::WrongMagic {
+            found: seen.to_vec(),
+        })
     }
 
     fn check_header(&self) -> Result<usize, CodecError> {
@@ -253,26 +257,111 @@ impl FrameDecoder {
         usize::try_from(announced)
             .ok()
             .filter(|length| *length <= self.limit)
-            .ok_or(CodecError::TooLong { length: u64::from(announced), limit: self.limit })
+            .ok_or_else(|| CodecError::TooLong {
+                length: u64::from(announced),
+                limit: self.limit,
+            })
     }
 
     fn check_sum(&self) -> Result<(), CodecError> {
         let covered = self.header.get(..CHECKED_HEADER).unwrap_or_default();
         let announced: [u8; 8] = field(&self.header, CHECKED_HEADER);
-        if checksum(covered, &self.payload) == announced { Ok(()) } else { Err(CodecError::Checksum) }
+        if checksum(covered, &self.payload) == announced {
+            Ok(())
+        } else {
+            Err(CodecError::Checksum)
+        }
     }
 }
 
-fn options(limit: u64) -> impl Options {
-    bincode::DefaultOptions::new().with_varint_encoding().with_little_endian().with_limit(limit).reject_trailing_bytes()
+/// Serialises a `Vec<u8>` field as one run of bytes: `#[serde(with = "windlass_protocol::codec::as_bytes")]`.
+///
+/// What is written is the same as without it; serde alone passes every byte as an element, which is slow for blobs
+/// and manifests.
+pub mod as_bytes {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    /// Writes the length and the bytes.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    /// Reads what [`serialize`] wrote.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl de::Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
 }
 
-fn limit_u64(limit: usize) -> u64 {
-    u64::try_from(limit).unwrap_or(u64::MAX)
+/// Encodes `value` into the empty `out`, behind `gap` zero bytes.
+fn encode_behind<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    gap: usize,
+    value: &T,
+    limit: usize,
+) -> Result<(), CodecError> {
+    let unencodable = |error: bincode::Error| CodecError::Unencodable {
+        type_name: std::any::type_name::<T>(),
+        reason: error.to_string(),
+    };
+    // The size is counted first, so that a value over the limit costs no allocation and is named with its size.
+    let length = encoding().serialized_size(value).map_err(unencodable)?;
+    let size = usize::try_from(length)
+        .ok()
+        .filter(|size| *size <= limit)
+        .ok_or(CodecError::TooLong { length, limit })?;
+    out.reserve_exact(gap.saturating_add(size));
+    out.resize(gap, 0);
+    encoding().serialize_into(out, value).map_err(unencodable)
+}
+
+/// Writes the header into the first [`HEADER_LEN`] bytes of `frame`; the payload stands behind them.
+fn fill_header(mut frame: Vec<u8>, limit: usize) -> Result<Vec<u8>, CodecError> {
+    let payload = frame.get(HEADER_LEN..).unwrap_or_default();
+    let length = u32::try_from(payload.len()).map_err(|_| too_long(payload.len(), limit))?;
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&FRAME_VERSION.to_le_bytes());
+    header.extend_from_slice(&length.to_le_bytes());
+    let sum = checksum(&header, payload);
+    header.extend_from_slice(&sum);
+    for (to, from) in frame.iter_mut().zip(header) {
+        *to = from;
+    }
+    Ok(frame)
+}
+
+fn encoding() -> impl Options {
+    bincode::DefaultOptions::new()
+        .with_varint_encoding()
+        .with_little_endian()
+        .reject_trailing_bytes()
 }
 
 fn too_long(length: usize, limit: usize) -> CodecError {
-    CodecError::TooLong { length: u64::try_from(length).unwrap_or(u64::MAX), limit }
+    CodecError::TooLong {
+        length: u64::try_from(length).unwrap_or(u64::MAX),
+        limit,
+    }
 }
 
 fn checksum(header: &[u8], payload: &[u8]) -> [u8; 8] {

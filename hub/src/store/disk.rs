@@ -1,0 +1,54 @@
+//! Files that survive a power cut: write aside, sync, rename, sync the folder.
+//!
+//! All functions block.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use super::StoreError;
+
+/// Replaces `path` by `content` so that a crash leaves either the old or the new file, whole.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside).map_err(StoreError::io("create", &aside))?;
+    file.write_all(content).map_err(StoreError::io("write", &aside))?;
+    publish(&file, &aside, path)
+}
+
+/// Syncs `file`, which lies at `from`, and gives it its final name `to` in the same folder, durably.
+pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), StoreError> {
+    file.sync_all().map_err(StoreError::io("sync", from))?;
+    std::fs::rename(from, to).map_err(StoreError::io("rename", from))?;
+    match to.parent() {
+        Some(folder) => sync_directory(folder),
+        None => Ok(()),
+    }
+}
+
+/// Makes renames, creations and deletions in `folder` durable.
+pub fn sync_directory(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync the folder", folder))
+}
+
+/// Syncs every file of `folder` (not of folders below it) and the folder. Returns how many files there were.
+pub fn sync_files(folder: &Path) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+        let path = entry.map_err(StoreError::io("list", folder))?.path();
+        if path.is_file() {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &path))?;
+            count += 1;
+        }
+    }
+    sync_directory(folder)?;
+    Ok(count)
+}
+
+/// Removes `path`; a file that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
