@@ -181,17 +181,22 @@ impl Checkpoint {
         }
         if damaged > 0 {
             restored.position = Position::default();
-            self.commit(&[(POSITION.to_owned(), None)])?;
+            self.reset_position()?;
         }
         Ok(restored)
     }
 
-    /// Makes a change of desired state durable, in one batch, after its content.
+    /// Makes a change of desired state durable, in one batch, after its content. Gives the assignments that the hub's epoch
+    /// does not know (any more) although nothing has ended them.
     ///
     /// # Errors
-    /// The disk refuses; nothing of the change is then in force.
-    pub fn accept(&self, change: &DesiredChange, orphaned: &BTreeSet<NamespacedName>) -> Result<(), CheckpointError> {
+    /// The disk refuses, or content of the change is missing; nothing of the change is then in force.
+    pub fn accept(&self, change: &DesiredChange) -> Result<BTreeSet<NamespacedName>, CheckpointError> {
         self.inner.blobs.sync()?;
+        if let Some(missing) = change.content.iter().find(|digest| !self.inner.blobs.contains(**digest)) {
+            let reason = format!("content {missing} is not on the disk");
+            return Err(CheckpointError::Damaged { record: "the change of desired state".to_owned(), reason });
+        }
         let position = Position { epoch: change.epoch, generation: change.to };
         let mut batch = vec![(POSITION.to_owned(), Some(encode(&StoredPosition::V1(position))?))];
         for (application, assignment) in &change.assignments {
@@ -201,13 +206,41 @@ impl Checkpoint {
         for tombstone in &change.tombstones {
             batch.push((tombstone_key(tombstone), Some(encode(&StoredTombstone::V1(tombstone.clone()))?)));
         }
-        for application in orphaned {
-            if let Some(StoredAssignment::V1 { assignment, .. }) = self.read_record(&assignment_key(application))? {
-                let record = StoredAssignment::V1 { assignment, orphaned: true };
-                batch.push((assignment_key(application), Some(encode(&record)?)));
+        let orphans = self.orphans(change)?;
+        for assignment in &orphans {
+            let record = StoredAssignment::V1 { assignment: assignment.clone(), orphaned: true };
+            batch.push((assignment_key(&assignment.application), Some(encode(&record)?)));
+        }
+        self.commit(&batch)?;
+        Ok(orphans.into_iter().map(|assignment| assignment.application).collect())
+    }
+
+    fn orphans(&self, change: &DesiredChange) -> Result<Vec<Assignment>, CheckpointError> {
+        let Some(known) = &change.known else { return Ok(Vec::new()) };
+        let mut ending: BTreeSet<(NamespacedName, String)> =
+            change.tombstones.iter().map(|tombstone| (tombstone.application.clone(), tombstone.uid.clone())).collect();
+        for (_, record) in self.scan::<StoredTombstone>("tombstone/")? {
+            let StoredTombstone::V1(tombstone) = record?;
+            ending.insert((tombstone.application, tombstone.uid));
+        }
+        let mut orphans = Vec::new();
+        for (_, record) in self.scan::<StoredAssignment>("assignment/")? {
+            let StoredAssignment::V1 { assignment, .. } = record?;
+            let key = (assignment.application.clone(), assignment.uid.clone());
+            let named = known.contains(&key.0) || change.assignments.contains_key(&key.0);
+            if !named && !ending.contains(&key) {
+                orphans.push(assignment);
             }
         }
-        self.commit(&batch)
+        Ok(orphans)
+    }
+
+    /// Forgets how far the desired state is, so that the hub sends everything again.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn reset_position(&self) -> Result<(), CheckpointError> {
+        self.commit(&[(POSITION.to_owned(), None)])
     }
 
     /// Makes an assignment's resume point durable.

@@ -6,15 +6,16 @@
 mod embedded;
 mod kubernetes;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::{sync::mpsc, task::AbortHandle};
+use windlass_engine::{GroupKind, Kinds, Propagation, Scope};
 use windlass_protocol::manifest::ResourceKey;
 
 pub use embedded::EmbeddedCluster;
-pub use kubernetes::{KubernetesCluster, SecretStore, connect};
+pub use kubernetes::{ConnectError, KubernetesCluster, SecretStore, connect};
 
 /// A cluster. Implementations bound their own concurrency and give every request a deadline.
 pub trait ClusterPort: fmt::Debug + Send + Sync + 'static {
@@ -43,8 +44,12 @@ pub trait ClusterPort: fmt::Debug + Send + Sync + 'static {
         options: WriteOptions,
     ) -> BoxFuture<'a, Result<Value, ClusterError>>;
 
-    /// Asks for the deletion of one object; `Ok` also when it is gone already.
-    fn delete<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions) -> BoxFuture<'a, Result<(), ClusterError>>;
+    /// Asks for the deletion of one object.
+    fn delete<'a>(
+        &'a self,
+        target: &'a Target,
+        options: &'a DeleteOptions,
+    ) -> BoxFuture<'a, Result<Deletion, ClusterError>>;
 
     /// Reports the objects of a type that carry the owner label, first all of them, then each change, until the guard
     /// is dropped. Survives every failure of the connection by itself; a full channel slows it down.
@@ -120,8 +125,8 @@ pub enum Write<'a> {
     Replace(&'a Value),
     /// JSON merge patch (RFC 7396).
     Merge(&'a Value),
-    /// JSON patch (RFC 6902).
-    Json(&'a Value),
+    /// Strategic merge patch; only types built into Kubernetes take it.
+    Strategic(&'a Value),
 }
 
 /// How a write is checked.
@@ -142,37 +147,34 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
 }
 
-/// What becomes of the dependents of a deleted object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Propagation {
-    /// They go before it.
-    Foreground,
-    /// They go after it.
-    #[default]
-    Background,
-    /// They stay.
-    Orphan,
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// Accepted; the object may stay until its finalizers are done.
+    Accepted,
+    /// There is no such object, or it has another uid.
+    NotThere,
 }
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// All labelled objects of a type; what is not among them is not there, or not labelled.
-    Listed {
+    /// Everything that carried the label when the watch began, or began anew, has been reported.
+    Complete {
         /// The type.
         resource: ResourceType,
-        /// Its objects.
-        objects: Vec<Value>,
     },
-    /// An object was created or changed; its label may be gone.
-    Changed {
+    /// An object is there, new, changed or as it was; its label may be gone.
+    Present {
         /// The type.
         resource: ResourceType,
         /// The object as it is now.
-        object: Value,
+        object: Arc<Value>,
     },
-    /// An object is gone.
+    /// An object is gone, which was checked by reading it.
     Gone {
+        /// The type.
+        resource: ResourceType,
         /// The object.
         key: ResourceKey,
         /// Its uid.
@@ -219,7 +221,7 @@ pub enum ClusterError {
         message: String,
     },
     /// The cluster does not serve the type.
-    #[error("the server could not find the requested resource: no kind {kind:?} in {api_version:?}")]
+    #[error("no matches for kind \"{kind}\" in version \"{api_version}\"")]
     NoKind {
         /// `apiVersion` asked for.
         api_version: String,
@@ -272,33 +274,48 @@ impl ClusterError {
 }
 
 /// The served resource types of a cluster, in the server's order of preference.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Discovery {
     types: Vec<ResourceType>,
+    kinds: Arc<Kinds>,
 }
 
 impl Discovery {
-    /// From the types in the server's order of preference.
+    /// From the types in the server's order of preference, and the groups whose types could not be found out.
     #[must_use]
-    pub const fn new(types: Vec<ResourceType>) -> Self {
-        Self { types }
+    pub fn new(types: Vec<ResourceType>, unavailable: BTreeSet<String>) -> Self {
+        let mut kinds = Kinds::new();
+        for served in &types {
+            let scope = if served.namespaced { Scope::Namespaced } else { Scope::Cluster };
+            kinds.insert(GroupKind::new(&*served.group, &*served.kind), scope, &*served.version);
+        }
+        for group in unavailable {
+            kinds.set_unavailable(group);
+        }
+        Self { types, kinds: Arc::new(kinds) }
     }
 
-    /// All types.
+    /// For the engine.
     #[must_use]
-    pub fn types(&self) -> &[ResourceType] {
-        &self.types
+    pub const fn kinds(&self) -> &Arc<Kinds> {
+        &self.kinds
     }
 
-    /// The type of an `apiVersion` and kind.
-    #[must_use]
-    pub fn find(&self, group: &str, version: &str, kind: &str) -> Option<&ResourceType> {
-        self.types.iter().find(|served| served.group == group && served.version == version && served.kind == kind)
-    }
-
-    /// The preferred version of a group and kind.
-    #[must_use]
-    pub fn preferred(&self, group: &str, kind: &str) -> Option<&ResourceType> {
-        self.types.iter().find(|served| served.group == group && served.kind == kind)
+    /// The type of a kind in a version, the preferred one when `None`.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoKind`] when it is not served.
+    pub fn find(&self, group: &str, kind: &str, version: Option<&str>) -> Result<&ResourceType, ClusterError> {
+        self.types
+            .iter()
+            .find(|served| {
+                served.group == group && served.kind == kind && version.is_none_or(|version| served.version == version)
+            })
+            .ok_or_else(|| {
+                let version = version.unwrap_or("any version");
+                let api_version =
+                    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+                ClusterError::NoKind { api_version, kind: kind.to_owned() }
+            })
     }
 }

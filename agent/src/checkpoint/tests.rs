@@ -57,7 +57,7 @@ fn an_accepted_change_survives() {
     {
         let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
         bundle = put_bundle(&checkpoint, "a");
-        checkpoint.accept(&change(3, vec![assignment("a", bundle)]), &BTreeSet::new()).unwrap();
+        checkpoint.accept(&change(3, vec![assignment("a", bundle)])).unwrap();
         let point = ResumePoint { uid: "uid-a".into(), sequence: 7, ..ResumePoint::default() };
         checkpoint.save_resume(&NamespacedName::new("argocd", "a"), &point).unwrap();
     }
@@ -77,7 +77,7 @@ fn garbage_goes_and_references_stay() {
     let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
     let kept = put_bundle(&checkpoint, "kept");
     let lost = put_bundle(&checkpoint, "lost");
-    checkpoint.accept(&change(1, vec![assignment("a", kept)]), &BTreeSet::new()).unwrap();
+    checkpoint.accept(&change(1, vec![assignment("a", kept)])).unwrap();
     let coming = put_bundle(&checkpoint, "coming");
     assert_eq!(checkpoint.collect_garbage().unwrap(), 2);
     assert_eq!(checkpoint.missing(&[kept, lost, coming]), [lost]);
@@ -90,7 +90,7 @@ fn damaged_content_is_missing_and_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
     let bundle = put_bundle(&checkpoint, "a");
-    checkpoint.accept(&change(1, vec![assignment("a", bundle)]), &BTreeSet::new()).unwrap();
+    checkpoint.accept(&change(1, vec![assignment("a", bundle)])).unwrap();
     let path = folder.path().join("blobs").join(bundle.to_string());
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -104,11 +104,11 @@ fn tombstones_stay_until_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
     let application = NamespacedName::new("argocd", "a");
-    checkpoint.accept(&change(1, vec![assignment("a", Digest::of(b"x"))]), &BTreeSet::new()).unwrap();
+    checkpoint.accept(&change(1, vec![assignment("a", Digest::of(b"x"))])).unwrap();
     let tombstone =
         Tombstone { application: application.clone(), uid: "uid-a".into(), cascade: Cascade::Background };
     let ended = DesiredChange { tombstones: vec![tombstone], ..change(2, vec![]) };
-    checkpoint.accept(&ended, &BTreeSet::new()).unwrap();
+    checkpoint.accept(&ended).unwrap();
     checkpoint.forget_assignment(&application, "uid-a").unwrap();
     let restored = checkpoint.restore().unwrap();
     assert_eq!((restored.assignments.len(), restored.tombstones.len()), (0, 1));
@@ -124,4 +124,28 @@ fn limits_of_bundles_are_named() {
     let limits = Limits { manifest_bytes: 8, ..Limits::default() };
     let error = checkpoint.bundle(bundle, &limits).unwrap_err();
     assert!(error.to_string().contains("manifest_bytes"), "{error}");
+}
+
+#[test]
+fn what_a_whole_change_does_not_know_is_orphaned_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
+    let (a, b) = (assignment("a", Digest::of(b"x")), assignment("b", Digest::of(b"x")));
+    checkpoint.accept(&change(1, vec![a.clone(), b])).unwrap();
+    let whole = DesiredChange { known: Some(BTreeSet::from([a.application.clone()])), ..change(2, vec![a]) };
+    let orphaned = checkpoint.accept(&whole).unwrap();
+    assert_eq!(orphaned, BTreeSet::from([NamespacedName::new("argocd", "b")]));
+    let restored = checkpoint.restore().unwrap();
+    let flags: Vec<bool> = restored.assignments.iter().map(|record| record.orphaned).collect();
+    assert_eq!(flags, [false, true]);
+}
+
+#[test]
+fn a_change_without_its_content_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
+    let digest = Digest::of(b"absent");
+    let lacking = DesiredChange { content: BTreeSet::from([digest]), ..change(1, vec![assignment("a", digest)]) };
+    assert!(checkpoint.accept(&lacking).is_err());
+    assert!(checkpoint.restore().unwrap().assignments.is_empty());
 }

@@ -18,19 +18,20 @@ use kube::{
     core::{Request, params::ValidationDirective},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::{Mutex, Semaphore, mpsc},
     time::timeout,
 };
-use windlass_protocol::manifest::FIELD_MANAGER;
+use windlass_engine::Propagation;
+use windlass_protocol::{json, manifest::FIELD_MANAGER};
 
-pub use connection::connect;
+pub use connection::{ConnectError, connect};
 pub use secret::SecretStore;
 
 use super::{
-    Change, ClusterError, ClusterPort, DeleteOptions, Discovery, Freshness, Propagation, ResourceType, Target,
-    WatchGuard, Write, WriteOptions,
+    Change, ClusterError, ClusterPort, DeleteOptions, Deletion, Discovery, Freshness, ResourceType, Target, WatchGuard,
+    Write, WriteOptions,
 };
 use crate::limits::Limits;
 
@@ -140,11 +141,7 @@ impl KubernetesCluster {
         let request = match write {
             Write::Apply(manifest) => request.patch(&target.name, &patch_params, &Patch::Apply(manifest)),
             Write::Merge(patch) => request.patch(&target.name, &patch_params, &Patch::Merge(patch)),
-            Write::Json(patch) => {
-                let patch = serde_json::from_value(patch.clone())
-                    .map_err(|error| ClusterError::Unreadable(format!("JSON patch: {error}")))?;
-                request.patch(&target.name, &patch_params, &Patch::Json::<()>(patch))
-            }
+            Write::Strategic(patch) => request.patch(&target.name, &patch_params, &Patch::Strategic(patch)),
             Write::Create(manifest) => request.create(&post_params, manifest.to_string().into_bytes()),
             Write::Replace(manifest) => {
                 request.replace(&target.name, &post_params, manifest.to_string().into_bytes())
@@ -155,7 +152,7 @@ impl KubernetesCluster {
         Ok(object)
     }
 
-    async fn delete_object(&self, target: &Target, options: &DeleteOptions) -> Result<(), ClusterError> {
+    async fn delete_object(&self, target: &Target, options: &DeleteOptions) -> Result<Deletion, ClusterError> {
         let params = DeleteParams {
             propagation_policy: Some(match options.propagation {
                 Propagation::Foreground => PropagationPolicy::Foreground,
@@ -170,8 +167,13 @@ impl KubernetesCluster {
         };
         let path = collection(&target.resource, &target.namespace);
         match self.send(Request::new(path).delete(&target.name, &params)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
+            Ok(_) => Ok(Deletion::Accepted),
+            Err(error) if error.is_not_found() => Ok(Deletion::NotThere),
+            // A failed precondition and a concurrent change are both conflicts: the object itself tells them apart.
+            Err(error) if error.code() == 409 && options.uid.is_some() => match self.get_object(target).await? {
+                Some(live) if options.uid.as_deref() == Some(json::text(&live, &["metadata", "uid"])) => Err(error),
+                _ => Ok(Deletion::NotThere),
+            },
             Err(error) => Err(error),
         }
     }
@@ -185,7 +187,7 @@ impl ClusterPort for KubernetesCluster {
     fn facts(&self) -> BoxFuture<'_, Result<Value, ClusterError>> {
         Box::pin(async {
             let version = self.bounded(self.client.apiserver_version()).await?;
-            Ok(json!({
+            Ok(serde_json::json!({
                 "kubernetesVersion": version.git_version,
                 "platform": version.platform,
             }))
@@ -214,7 +216,11 @@ impl ClusterPort for KubernetesCluster {
         Box::pin(self.write_object(target, write, options))
     }
 
-    fn delete<'a>(&'a self, target: &'a Target, options: &'a DeleteOptions) -> BoxFuture<'a, Result<(), ClusterError>> {
+    fn delete<'a>(
+        &'a self,
+        target: &'a Target,
+        options: &'a DeleteOptions,
+    ) -> BoxFuture<'a, Result<Deletion, ClusterError>> {
         Box::pin(self.delete_object(target, options))
     }
 
@@ -252,20 +258,17 @@ fn collection(resource: &ResourceType, namespace: &str) -> String {
     }
 }
 
-/// Restores what lists leave out, and drops what only other field managers need: managedFields are often half of an
-/// object, and the agent holds every managed object in memory.
+/// Restores what lists leave out, and drops what nobody here asks for: which fields of the status are whose. The agent
+/// holds every managed object in memory, and managedFields are often half of one.
 fn trim(resource: &ResourceType, object: &mut Value) {
     let Some(map) = object.as_object_mut() else { return };
     map.entry("apiVersion").or_insert_with(|| Value::from(resource.api_version()));
     map.entry("kind").or_insert_with(|| Value::from(resource.kind.as_str()));
     let fields = map.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
     if let Some(Value::Array(entries)) = fields {
-        entries.retain(|entry| KEPT_MANAGERS.contains(&windlass_protocol::json::text(entry, &["manager"])));
+        entries.retain(|entry| json::text(entry, &["subresource"]).is_empty());
     }
 }
-
-/// Our own entry says which fields we own; the others are taken over before the first apply (COMPAT 18).
-const KEPT_MANAGERS: &[&str] = &[FIELD_MANAGER, "argocd-controller", "kubectl-client-side-apply"];
 
 fn translate(error: kube::Error) -> ClusterError {
     match error {
@@ -298,6 +301,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -317,9 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn foreign_managed_fields_are_dropped() {
+    fn owners_of_the_status_are_dropped() {
         let resource = ResourceType { version: "v1".into(), kind: "ConfigMap".into(), ..ResourceType::default() };
-        let mut object = json!({"metadata": {"managedFields": [{"manager": "windlass"}, {"manager": "other"}]}});
+        let status = json!({"manager": "kube-controller-manager", "subresource": "status"});
+        let mut object = json!({"metadata": {"managedFields": [{"manager": "windlass"}, status]}});
         trim(&resource, &mut object);
         let expected = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"managedFields": [{"manager": "windlass"}]}});

@@ -3,7 +3,7 @@
 //! A filtered watch says DELETED also when an object only lost its label. Such an event is checked by reading the
 //! object, so that a removed label is a drift and not a deletion.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use futures::{TryStream, TryStreamExt as _};
 use kube::{
@@ -30,6 +30,8 @@ pub(super) struct Watch {
     resource: ResourceType,
     changes: mpsc::Sender<Change>,
     failures: u32,
+    /// What was reported as there, by key with its uid: what a new list lacks is gone or has lost its label.
+    known: BTreeMap<ResourceKey, String>,
 }
 
 /// Why following ended.
@@ -46,15 +48,14 @@ enum End {
 
 impl Watch {
     pub(super) const fn new(cluster: KubernetesCluster, resource: ResourceType, changes: mpsc::Sender<Change>) -> Self {
-        Self { cluster, resource, changes, failures: 0 }
+        Self { cluster, resource, changes, failures: 0, known: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) {
         loop {
             let error = match self.cluster.list_objects(&self.resource, "", OWNER_LABEL).await {
                 Ok((objects, version)) => {
-                    let listed = Change::Listed { resource: self.resource.clone(), objects };
-                    if self.changes.send(listed).await.is_err() {
+                    if self.report(objects).await.is_err() {
                         return;
                     }
                     match self.follow(version).await {
@@ -73,6 +74,21 @@ impl Watch {
             }
             sleep(self.pause()).await;
         }
+    }
+
+    /// Reports a whole list, and what it lacks of the one before.
+    async fn report(&mut self, objects: Vec<Value>) -> Result<(), mpsc::error::SendError<Change>> {
+        let mut before = std::mem::take(&mut self.known);
+        for object in objects {
+            before.remove(&ResourceKey::of(&object));
+            let change = self.present(object);
+            self.changes.send(change).await?;
+        }
+        for (key, uid) in before {
+            let change = self.check(key, uid).await;
+            self.changes.send(change).await?;
+        }
+        self.changes.send(Change::Complete { resource: self.resource.clone() }).await
     }
 
     /// Watches from a version on, again and again, until it cannot be resumed.
@@ -117,11 +133,14 @@ impl Watch {
             let change = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     object_version(&object).clone_into(&mut version);
-                    Some(self.changed(object))
+                    Some(self.present(object))
                 }
                 WatchEvent::Deleted(object) => {
                     object_version(&object).clone_into(&mut version);
-                    Some(self.deleted(object).await)
+                    let mut object = object;
+                    trim(&self.resource, &mut object);
+                    let uid = json::text(&object, &["metadata", "uid"]).to_owned();
+                    Some(self.check(ResourceKey::of(&object), uid).await)
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     version = bookmark.metadata.resource_version;
@@ -138,22 +157,21 @@ impl Watch {
         }
     }
 
-    fn changed(&self, mut object: Value) -> Change {
+    fn present(&mut self, mut object: Value) -> Change {
         trim(&self.resource, &mut object);
-        Change::Changed { resource: self.resource.clone(), object }
+        self.known.insert(ResourceKey::of(&object), json::text(&object, &["metadata", "uid"]).to_owned());
+        Change::Present { resource: self.resource.clone(), object: Arc::new(object) }
     }
 
-    /// Reads the object again: it is gone only if it is not there, or is another one now.
-    async fn deleted(&self, mut object: Value) -> Change {
-        trim(&self.resource, &mut object);
-        let key = ResourceKey::of(&object);
+    /// Reads an object that left the filter: it is gone only if it is not there.
+    async fn check(&mut self, key: ResourceKey, uid: String) -> Change {
+        self.known.remove(&key);
         let target =
             Target { resource: self.resource.clone(), namespace: key.namespace.clone(), name: key.name.clone() };
-        let uid = json::text(&object, &["metadata", "uid"]).to_owned();
         match self.cluster.get_object(&target).await {
-            Ok(Some(object)) => Change::Changed { resource: self.resource.clone(), object },
-            // When it cannot be read, the event is believed: the next list corrects it.
-            Ok(None) | Err(_) => Change::Gone { key, uid },
+            Ok(Some(object)) => Change::Present { resource: self.resource.clone(), object: Arc::new(object) },
+            // When it cannot be read, the event is believed: the next comparison corrects it.
+            Ok(None) | Err(_) => Change::Gone { resource: self.resource.clone(), key, uid },
         }
     }
 
