@@ -11,9 +11,21 @@
 //! ```
 
 pub mod action;
+pub mod diff;
 pub mod discovery;
 pub mod extension;
+pub mod glob;
+pub mod health;
+pub mod hook;
+pub mod normalize;
+pub mod options;
+pub mod order;
+pub mod pair;
+pub mod prepare;
+pub mod prune;
+pub mod quantity;
 pub mod resume;
+pub mod scope;
 pub mod settings;
 pub mod status;
 pub mod sync;
