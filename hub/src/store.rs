@@ -225,12 +225,8 @@ pub type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("LOCK");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(StoreError::io("open", &path))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(StoreError::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: directory.into() }),

@@ -127,10 +127,7 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, 
     encoding()
         .with_limit(u64::try_from(limit).unwrap_or(u64::MAX))
         .deserialize(bytes)
-        .map_err(|error| CodecError::Malformed {
-            type_name: std::any::type_name::<T>(),
-            reason: error.to_string(),
-        })
+        .map_err(|error| CodecError::Malformed { type_name: std::any::type_name::<T>(), reason: error.to_string() })
 }
 
 /// Cuts a byte stream into payloads. Holds at most one frame, whatever is pushed.
@@ -151,13 +148,7 @@ impl FrameDecoder {
     /// A decoder that refuses payloads above `limit` bytes as soon as their header is seen.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            header: Vec::with_capacity(HEADER_LEN),
-            length: None,
-            payload: Vec::new(),
-            failed: None,
-        }
+        Self { limit, header: Vec::with_capacity(HEADER_LEN), length: None, payload: Vec::new(), failed: None }
     }
 
     /// Takes bytes up to the end of the current frame and returns how many were taken.
@@ -204,9 +195,7 @@ impl FrameDecoder {
     pub fn finish(&self) -> Result<(), CodecError> {
         match &self.failed {
             Some(error) => Err(error.clone()),
-            None if self.mid_frame() => Err(CodecError::Truncated {
-                missing: self.wanted(),
-            }),
+            None if self.mid_frame() => Err(CodecError::Truncated { missing: self.wanted() }),
             None => Ok(()),
         }
     }
@@ -243,9 +232,7 @@ impl FrameDecoder {
         if MAGIC.starts_with(seen) {
             return Ok(());
         }
-        Err(CodecError::WrongMagic {
-            found: seen.to_vec(),
-        })
+        Err(CodecError::WrongMagic { found: seen.to_vec() })
     }
 
     fn check_header(&self) -> Result<usize, CodecError> {
@@ -257,20 +244,13 @@ impl FrameDecoder {
         usize::try_from(announced)
             .ok()
             .filter(|length| *length <= self.limit)
-            .ok_or_else(|| CodecError::TooLong {
-                length: u64::from(announced),
-                limit: self.limit,
-            })
+            .ok_or_else(|| CodecError::TooLong { length: u64::from(announced), limit: self.limit })
     }
 
     fn check_sum(&self) -> Result<(), CodecError> {
         let covered = self.header.get(..CHECKED_HEADER).unwrap_or_default();
         let announced: [u8; 8] = field(&self.header, CHECKED_HEADER);
-        if checksum(covered, &self.payload) == announced {
-            Ok(())
-        } else {
-            Err(CodecError::Checksum)
-        }
+        if checksum(covered, &self.payload) == announced { Ok(()) } else { Err(CodecError::Checksum) }
     }
 }
 
@@ -325,10 +305,8 @@ fn encode_behind<T: Serialize + ?Sized>(
     };
     // The size is counted first, so that a value over the limit costs no allocation and is named with its size.
     let length = encoding().serialized_size(value).map_err(unencodable)?;
-    let size = usize::try_from(length)
-        .ok()
-        .filter(|size| *size <= limit)
-        .ok_or(CodecError::TooLong { length, limit })?;
+    let size =
+        usize::try_from(length).ok().filter(|size| *size <= limit).ok_or(CodecError::TooLong { length, limit })?;
     out.reserve_exact(gap.saturating_add(size));
     out.resize(gap, 0);
     encoding().serialize_into(out, value).map_err(unencodable)
@@ -351,17 +329,11 @@ fn fill_header(mut frame: Vec<u8>, limit: usize) -> Result<Vec<u8>, CodecError> 
 }
 
 fn encoding() -> impl Options {
-    bincode::DefaultOptions::new()
-        .with_varint_encoding()
-        .with_little_endian()
-        .reject_trailing_bytes()
+    bincode::DefaultOptions::new().with_varint_encoding().with_little_endian().reject_trailing_bytes()
 }
 
 fn too_long(length: usize, limit: usize) -> CodecError {
-    CodecError::TooLong {
-        length: u64::try_from(length).unwrap_or(u64::MAX),
-        limit,
-    }
+    CodecError::TooLong { length: u64::try_from(length).unwrap_or(u64::MAX), limit }
 }
 
 fn checksum(header: &[u8], payload: &[u8]) -> [u8; 8] {

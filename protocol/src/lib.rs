@@ -12,11 +12,13 @@
 //! This crate never opens a socket, reads a clock, draws a random number or touches a disk; a test enforces it.
 
 pub mod codec;
+pub mod glob;
 pub mod handshake;
 pub mod ids;
 pub mod json;
 pub mod manifest;
 pub mod message;
+pub mod permitted;
 pub mod resource;
 pub mod session;
 pub mod status;

@@ -30,16 +30,24 @@ pub enum LogError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A record that is whole but means nothing.
-    #[error("{what} of the Raft log cannot be decoded; it was written by a newer release or is damaged: start the newer release, or remove this node from the cluster and join it again under a new id")]
+    #[error(
+        "{what} of the Raft log cannot be decoded; it was written by a newer release or is damaged: start the newer release, or remove this node from the cluster and join it again under a new id"
+    )]
     Malformed { what: String },
     /// Entries are missing in the middle.
-    #[error("the Raft log has a hole: entry {expected} is missing before entry {found}; this node may not vote: remove it from the cluster and join it again under a new id")]
+    #[error(
+        "the Raft log has a hole: entry {expected} is missing before entry {found}; this node may not vote: remove it from the cluster and join it again under a new id"
+    )]
     Hole { expected: u64, found: u64 },
     /// Entries are missing at the end.
-    #[error("the Raft log ends at entry {last}, but entry {committed} was committed; this node lost acknowledged entries and may not vote: remove it from the cluster and join it again under a new id")]
+    #[error(
+        "the Raft log ends at entry {last}, but entry {committed} was committed; this node lost acknowledged entries and may not vote: remove it from the cluster and join it again under a new id"
+    )]
     Short { last: u64, committed: u64 },
     /// Terms go back.
-    #[error("entry {at} of the Raft log is of an older term than the entry before it; the log is damaged: remove this node from the cluster and join it again under a new id")]
+    #[error(
+        "entry {at} of the Raft log is of an older term than the entry before it; the log is damaged: remove this node from the cluster and join it again under a new id"
+    )]
     Unordered { at: u64 },
 }
 
@@ -224,7 +232,9 @@ impl RaftLogStorage<Config> for LogStore {
                 }
                 let bytes = codec::encode_entry(&entry);
                 let at = *entry.get_log_id();
-                index.append(entry, bytes.len()).map_err(|error| StorageIoError::write_log_entry(at, AnyError::new(&error)))?;
+                index
+                    .append(entry, bytes.len())
+                    .map_err(|error| StorageIoError::write_log_entry(at, AnyError::new(&error)))?;
                 batch.put(LOG, &key(at.index), bytes);
                 last = Some(at.index);
             }

@@ -138,12 +138,8 @@ impl RaftNode {
             config.command_bytes_max,
             stop.clone(),
         );
-        let compaction = Compaction {
-            raft: raft.clone(),
-            log,
-            folder: Arc::clone(&folder),
-            bytes_max: config.compact_bytes,
-        };
+        let compaction =
+            Compaction { raft: raft.clone(), log, folder: Arc::clone(&folder), bytes_max: config.compact_bytes };
         let (publish, status) = watch::channel(Status::of(&raft.metrics().borrow()));
         let tasks = vec![
             tokio::spawn(writing),
@@ -170,7 +166,9 @@ impl RaftNode {
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, Peer>) -> Result<(), BootstrapError> {
         self.inner.raft.initialize(members).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => BootstrapError::HasData,
-            RaftError::APIError(InitializeError::NotInMembers(_)) => BootstrapError::NotAMember(self.inner.identity.node),
+            RaftError::APIError(InitializeError::NotInMembers(_)) => {
+                BootstrapError::NotAMember(self.inner.identity.node)
+            }
             RaftError::Fatal(fatal) => BootstrapError::Stopped(stopped(&fatal)),
         })
     }

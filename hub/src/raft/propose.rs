@@ -195,10 +195,9 @@ fn answer(group: Vec<Proposal>, outcome: Result<Vec<Vec<u8>>, ProposeError>) {
     for proposal in group {
         let one = match &outcome {
             Err(error) => Err(error.clone()),
-            Ok(_) => answers
-                .next()
-                .cloned()
-                .ok_or_else(|| ProposeError::Stopped { reason: "an answer is missing".into() }),
+            Ok(_) => {
+                answers.next().cloned().ok_or_else(|| ProposeError::Stopped { reason: "an answer is missing".into() })
+            }
         };
         drop(proposal.permits);
         // The caller may have given up.

@@ -41,8 +41,7 @@ impl StateMachine {
         machine: Arc<dyn Machine>,
         folder: Arc<SnapshotFolder>,
     ) -> Result<Self, InstallError> {
-        let mut this =
-            Self { node, machine, folder, applied: None, membership: StoredMembership::default() };
+        let mut this = Self { node, machine, folder, applied: None, membership: StoredMembership::default() };
         if let Some((meta, file)) = this.folder.newest() {
             load(this.machine.as_ref(), &meta, &file)?;
             this.stand_at(meta);
@@ -163,9 +162,7 @@ impl RaftSnapshotBuilder<Config> for Builder {
 
 fn load(machine: &dyn Machine, meta: &SnapshotMeta, file: &SnapshotFile) -> Result<(), InstallError> {
     let (_, mut state) = snapshot::open(&file.path)?;
-    machine
-        .restore(&mut state)
-        .map_err(|source| InstallError::Restore { id: meta.snapshot_id.clone(), source })
+    machine.restore(&mut state).map_err(|source| InstallError::Restore { id: meta.snapshot_id.clone(), source })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StorageError> {

@@ -81,12 +81,7 @@ impl Status {
                 (_, ServerState::Leader) => Role::Leader,
             },
             quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
-            replicated: metrics
-                .replication
-                .iter()
-                .flatten()
-                .map(|(node, id)| (*node, id.map(|id| id.index)))
-                .collect(),
+            replicated: metrics.replication.iter().flatten().map(|(node, id)| (*node, id.map(|id| id.index))).collect(),
             failure,
         }
     }

@@ -293,12 +293,10 @@ async fn limits_are_refused_by_name() {
     network.join(&one);
     network.join(&two);
     one.bootstrap(members(&[1, 2])).await.unwrap();
-    let leader = if until(&one, "elects", |status| status.leader.is_some()).await.leader == Some(1) { one } else { two };
+    let leader =
+        if until(&one, "elects", |status| status.leader.is_some()).await.leader == Some(1) { one } else { two };
     until(&leader, "leads", |status| status.role == Role::Leader).await;
-    assert_eq!(
-        leader.propose(vec![0; 101]).await.unwrap_err(),
-        ProposeError::TooLarge { size: 101, maximum: 100 }
-    );
+    assert_eq!(leader.propose(vec![0; 101]).await.unwrap_err(), ProposeError::TooLarge { size: 101, maximum: 100 });
     network.isolate(1);
     let (stuck, refused) = tokio::join!(leader.propose(b"a".to_vec()), leader.propose(b"b".to_vec()));
     assert_eq!(stuck.unwrap_err(), ProposeError::Timeout, "without a quorum the outcome is unknown");

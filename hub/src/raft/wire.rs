@@ -32,14 +32,20 @@ pub(super) enum Request {
     /// Asks from which byte a snapshot is needed.
     Offer(Offer),
     /// Header of a stream with the bytes of a snapshot from `from` on.
-    Stream { offer: Offer, from: u64 },
+    Stream {
+        offer: Offer,
+        from: u64,
+    },
 }
 
 #[derive(Debug)]
 pub(super) enum Response {
     Append(AppendEntriesResponse<NodeId>),
     Vote(VoteResponse<NodeId>),
-    Offered { vote: Vote, from: u64 },
+    Offered {
+        vote: Vote,
+        from: u64,
+    },
     Installed(Vote),
     /// The peer is there, but cannot do it.
     Failed(String),

@@ -40,11 +40,7 @@ pub enum SourceError {
     TimedOut { repository: String, seconds: u64 },
     /// A limit was reached.
     #[error("repository {repository} exceeds the limit {limit} of {allowed}")]
-    TooLarge {
-        repository: String,
-        limit: &'static str,
-        allowed: u64,
-    },
+    TooLarge { repository: String, limit: &'static str, allowed: u64 },
     /// The server speaks something else, or what it sent does not decode.
     #[error("repository {repository}: {reason}")]
     Protocol { repository: String, reason: String },

@@ -96,29 +96,19 @@ impl Server<'_> {
 }
 
 fn options(filter: bool) -> ref_map::Options {
-    ref_map::Options {
-        prefix_from_spec_as_filter_on_remote: filter,
-        ..ref_map::Options::default()
-    }
+    ref_map::Options { prefix_from_spec_as_filter_on_remote: filter, ..ref_map::Options::default() }
 }
 
 fn convert(refs: &[Ref]) -> Vec<ListedRef> {
     refs.iter()
         .filter_map(|listed| {
             let (name, target) = match listed {
-                Ref::Peeled {
-                    full_ref_name, object, ..
-                }
+                Ref::Peeled { full_ref_name, object, .. }
                 | Ref::Direct { full_ref_name, object }
-                | Ref::Symbolic {
-                    full_ref_name, object, ..
-                } => (full_ref_name, object),
+                | Ref::Symbolic { full_ref_name, object, .. } => (full_ref_name, object),
                 Ref::Unborn { .. } => return None,
             };
-            Some(ListedRef {
-                name: name.to_str().ok()?.to_owned(),
-                target: CommitId::from(*target),
-            })
+            Some(ListedRef { name: name.to_str().ok()?.to_owned(), target: CommitId::from(*target) })
         })
         .collect()
 }

@@ -102,10 +102,7 @@ impl Guard {
 
     /// Stops an operation that ran past its deadline.
     pub(super) fn expire(&self) -> SourceError {
-        self.fail(SourceError::TimedOut {
-            repository: self.inner.label.clone(),
-            seconds: self.inner.timeout.as_secs(),
-        })
+        self.fail(SourceError::TimedOut { repository: self.inner.label.clone(), seconds: self.inner.timeout.as_secs() })
     }
 
     /// Fails if the operation was stopped; for loops that do not wait.
@@ -132,11 +129,7 @@ impl Guard {
         let exceeded = progress.total > allowed;
         drop(progress);
         if exceeded {
-            return Err(self.fail(SourceError::TooLarge {
-                repository: self.inner.label.clone(),
-                limit,
-                allowed,
-            }));
+            return Err(self.fail(SourceError::TooLarge { repository: self.inner.label.clone(), limit, allowed }));
         }
         Ok(())
     }

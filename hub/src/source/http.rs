@@ -80,9 +80,7 @@ struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("origin", &self.origin.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("origin", &self.origin.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -172,10 +170,7 @@ impl Exchange {
     }
 
     fn attempt(&self, url: &Url, body: Bytes) -> Result<reqwest::Response, SourceError> {
-        let mut request = self
-            .client
-            .request(self.method.clone(), url.clone())
-            .headers(self.headers.clone());
+        let mut request = self.client.request(self.method.clone(), url.clone()).headers(self.headers.clone());
         if let Some(value) = self.session().authorization(url) {
             let mut value = HeaderValue::from_str(value).map_err(|_| {
                 self.guard.fail(SourceError::Unauthorized {
@@ -189,17 +184,13 @@ impl Exchange {
         if self.method == Method::POST {
             request = request.body(body);
         }
-        self.guard
-            .wait(request.send())?
-            .map_err(|error| self.unreachable(&error))
+        self.guard.wait(request.send())?.map_err(|error| self.unreachable(&error))
     }
 
     fn redirect(&self, from: &Url, response: &reqwest::Response) -> Result<Url, SourceError> {
         let refuse = |reason: &str| {
-            self.guard.fail(SourceError::Protocol {
-                repository: self.guard.label().to_owned(),
-                reason: reason.to_owned(),
-            })
+            self.guard
+                .fail(SourceError::Protocol { repository: self.guard.label().to_owned(), reason: reason.to_owned() })
         };
         let target = response
             .headers()
@@ -244,10 +235,7 @@ impl Exchange {
                 },
             },
             StatusCode::NOT_FOUND | StatusCode::GONE => SourceError::NotFound { repository },
-            other => SourceError::Unreachable {
-                repository,
-                reason: format!("the server answered {other}"),
-            },
+            other => SourceError::Unreachable { repository, reason: format!("the server answered {other}") },
         }
     }
 
@@ -271,18 +259,12 @@ impl Exchange {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> SourceError {
-        self.guard.fail(SourceError::Unreachable {
-            repository: self.guard.label().to_owned(),
-            reason: describe(error),
-        })
+        self.guard.fail(SourceError::Unreachable { repository: self.guard.label().to_owned(), reason: describe(error) })
     }
 
     fn parse_url(&self, url: &str) -> Result<Url, SourceError> {
         Url::parse(url).map_err(|error| {
-            self.guard.fail(SourceError::Url {
-                repository: self.guard.label().to_owned(),
-                reason: error.to_string(),
-            })
+            self.guard.fail(SourceError::Url { repository: self.guard.label().to_owned(), reason: error.to_string() })
         })
     }
 
@@ -336,10 +318,7 @@ impl Http for GitHttp {
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<HeaderLines, Body>> {
         let exchange = self.prepare(Method::GET, url, base_url, headers);
-        Ok(GetResponse {
-            headers: HeaderLines::new(&exchange),
-            body: Body::new(&exchange),
-        })
+        Ok(GetResponse { headers: HeaderLines::new(&exchange), body: Body::new(&exchange) })
     }
 
     fn post(
@@ -362,11 +341,7 @@ impl Http for GitHttp {
     }
 
     fn redirected_base_url(&self) -> Option<String> {
-        self.session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .redirected
-            .clone()
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).redirected.clone()
     }
 }
 
@@ -378,10 +353,7 @@ pub(super) struct HeaderLines {
 
 impl HeaderLines {
     fn new(exchange: &Arc<Mutex<Exchange>>) -> Self {
-        Self {
-            exchange: Arc::clone(exchange),
-            lines: None,
-        }
+        Self { exchange: Arc::clone(exchange), lines: None }
     }
 
     fn lines(&mut self) -> io::Result<&mut io::Cursor<Vec<u8>>> {
@@ -419,10 +391,7 @@ pub(super) struct Body {
 
 impl Body {
     fn new(exchange: &Arc<Mutex<Exchange>>) -> Self {
-        Self {
-            exchange: Arc::clone(exchange),
-            buffer: Bytes::new(),
-        }
+        Self { exchange: Arc::clone(exchange), buffer: Bytes::new() }
     }
 }
 

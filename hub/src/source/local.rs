@@ -29,14 +29,9 @@ impl<'a> LocalRepository<'a> {
             .config_overrides([format!("gitoxide.objects.allocLimit={}", config.max_object_bytes)]);
         let repository = gix::open_opts(path, options).map_err(|error| {
             if path.join("HEAD").exists() || path.join(".git").exists() {
-                SourceError::Disk {
-                    repository: guard.label().to_owned(),
-                    reason: describe(&error),
-                }
+                SourceError::Disk { repository: guard.label().to_owned(), reason: describe(&error) }
             } else {
-                SourceError::NotFound {
-                    repository: guard.label().to_owned(),
-                }
+                SourceError::NotFound { repository: guard.label().to_owned() }
             }
         })?;
         Ok(Self { repository, guard })
@@ -46,10 +41,7 @@ impl<'a> LocalRepository<'a> {
     pub(super) fn list(&self) -> Result<Vec<ListedRef>, SourceError> {
         let mut listed = Vec::new();
         if let Ok(id) = self.repository.head_id() {
-            listed.push(ListedRef {
-                name: "HEAD".to_owned(),
-                target: CommitId::from(id.detach()),
-            });
+            listed.push(ListedRef { name: "HEAD".to_owned(), target: CommitId::from(id.detach()) });
         }
         let platform = self.repository.references().map_err(|error| self.unreadable(&error))?;
         for reference in platform.all().map_err(|error| self.unreadable(&error))? {
@@ -62,10 +54,7 @@ impl<'a> LocalRepository<'a> {
                 continue;
             }
             let Ok(id) = reference.peel_to_id() else { continue };
-            listed.push(ListedRef {
-                name,
-                target: CommitId::from(id.detach()),
-            });
+            listed.push(ListedRef { name, target: CommitId::from(id.detach()) });
         }
         Ok(listed)
     }
@@ -93,12 +82,7 @@ impl<'a> LocalRepository<'a> {
         let id = commit.object_id();
         let object = self.repository.find_commit(id).map_err(|error| self.unreadable(&error))?;
         let tree = object.tree_id().map_err(|error| self.unreadable(&error))?.detach();
-        let mut copy = Copy {
-            source: self,
-            mirror,
-            entries: 0,
-            max_entries,
-        };
+        let mut copy = Copy { source: self, mirror, entries: 0, max_entries };
         copy.tree(tree, 0)?;
         // Last, so that a commit in the mirror is a whole commit.
         copy.write(gix::objs::Kind::Commit, &object.data)
@@ -132,11 +116,7 @@ impl Copy<'_> {
         if depth > Self::MAX_DEPTH {
             return Err(self.too_large("depth of directories", Self::MAX_DEPTH));
         }
-        let tree = self
-            .source
-            .repository
-            .find_tree(id)
-            .map_err(|error| self.source.unreadable(&error))?;
+        let tree = self.source.repository.find_tree(id).map_err(|error| self.source.unreadable(&error))?;
         for entry in tree.iter() {
             let entry = entry.map_err(|error| self.source.unreadable(&error.into()))?;
             self.entries += 1;
@@ -158,24 +138,16 @@ impl Copy<'_> {
             return Ok(());
         }
         self.source.guard.check()?;
-        let blob = self
-            .source
-            .repository
-            .find_blob(id)
-            .map_err(|error| self.source.unreadable(&error))?;
+        let blob = self.source.repository.find_blob(id).map_err(|error| self.source.unreadable(&error))?;
         self.write(gix::objs::Kind::Blob, &blob.data)
     }
 
     fn write(&self, kind: gix::objs::Kind, bytes: &[u8]) -> Result<(), SourceError> {
         self.source.guard.received(bytes.len())?;
-        self.mirror
-            .objects
-            .write_buf(kind, bytes)
-            .map(|_| ())
-            .map_err(|error| SourceError::Disk {
-                repository: self.source.guard.label().to_owned(),
-                reason: format!("cannot write an object: {}", describe(&error)),
-            })
+        self.mirror.objects.write_buf(kind, bytes).map(|_| ()).map_err(|error| SourceError::Disk {
+            repository: self.source.guard.label().to_owned(),
+            reason: format!("cannot write an object: {}", describe(&error)),
+        })
     }
 
     fn too_large(&self, limit: &'static str, allowed: usize) -> SourceError {

@@ -121,9 +121,7 @@ impl Mirror {
     /// Whether a damaged mirror may be cloned again now; counts as doing so.
     pub(super) fn may_rebuild(&self) -> bool {
         let mut state = self.state();
-        let allowed = state
-            .last_rebuild
-            .is_none_or(|last| last.elapsed() >= self.rebuild_interval);
+        let allowed = state.last_rebuild.is_none_or(|last| last.elapsed() >= self.rebuild_interval);
         if allowed {
             state.last_rebuild = Some(Instant::now());
         }
@@ -143,12 +141,7 @@ impl Mirror {
             self.options(),
         )
         .map_err(|error| self.unusable("cannot create the mirror", &error))?;
-        Ok(Draft {
-            mirror: self,
-            number,
-            path,
-            repository,
-        })
+        Ok(Draft { mirror: self, number, path, repository })
     }
 
     /// Makes a finished draft the mirror.
@@ -224,17 +217,11 @@ impl Mirror {
     }
 
     pub(super) fn disk(&self, what: &str, error: &io::Error) -> SourceError {
-        SourceError::Disk {
-            repository: self.label.clone(),
-            reason: format!("{what}: {error}"),
-        }
+        SourceError::Disk { repository: self.label.clone(), reason: format!("{what}: {error}") }
     }
 
     fn unusable(&self, what: &str, error: &gix::Error) -> SourceError {
-        SourceError::Disk {
-            repository: self.label.clone(),
-            reason: format!("{what}: {}", describe(error)),
-        }
+        SourceError::Disk { repository: self.label.clone(), reason: format!("{what}: {}", describe(error)) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -68,17 +68,9 @@ impl Sources {
             shutdown: shutdown.clone(),
         });
         let (commands, inbox) = mpsc::channel(Self::QUEUE);
-        let owner = Owner {
-            backend: Arc::clone(&backend),
-            pollers: BTreeMap::new(),
-            idle: JoinSet::new(),
-        };
+        let owner = Owner { backend: Arc::clone(&backend), pollers: BTreeMap::new(), idle: JoinSet::new() };
         tokio::spawn(owner.run(inbox, shutdown.clone()));
-        Self {
-            commands,
-            backend,
-            _alive: Arc::new(shutdown.drop_guard()),
-        }
+        Self { commands, backend, _alive: Arc::new(shutdown.drop_guard()) }
     }
 
     /// Follows a reference (`targetRevision`): branch, tag, full or abbreviated commit id, `HEAD` or nothing, or a
@@ -131,11 +123,7 @@ impl Sources {
 
     fn target(&self, repository: &Repository, reference: &str) -> Result<Target, SourceError> {
         let remote = self.backend.admit(repository)?;
-        Ok(Target {
-            wanted: Wanted::parse(reference)?,
-            name: normalize_url(&remote.label),
-            remote: Arc::new(remote),
-        })
+        Ok(Target { wanted: Wanted::parse(reference)?, name: normalize_url(&remote.label), remote: Arc::new(remote) })
     }
 }
 
@@ -152,30 +140,18 @@ type Key = (String, Fingerprint, String);
 
 impl Target {
     fn key(&self) -> Key {
-        (
-            self.remote.label.clone(),
-            self.remote.fingerprint(),
-            self.wanted.text().to_owned(),
-        )
+        (self.remote.label.clone(), self.remote.fingerprint(), self.wanted.text().to_owned())
     }
 }
 
 #[derive(Debug)]
 enum Command {
     Subscribe(Box<Target>, oneshot::Sender<watch::Receiver<RefState>>),
-    Refresh {
-        repository: String,
-        reference: Option<String>,
-        reply: oneshot::Sender<usize>,
-    },
+    Refresh { repository: String, reference: Option<String>, reply: oneshot::Sender<usize> },
 }
 
 fn failed(error: SourceError) -> watch::Receiver<RefState> {
-    let state = RefState {
-        error: Some(error),
-        checked_at_ms: now_ms(),
-        ..RefState::default()
-    };
+    let state = RefState { error: Some(error), checked_at_ms: now_ms(), ..RefState::default() };
     watch::channel(state).1
 }
 
@@ -220,16 +196,10 @@ impl Owner {
                 // Whoever asked may have gone; its receiver is dropped with the message.
                 let _ = reply.send(receiver);
             }
-            Command::Refresh {
-                repository,
-                reference,
-                reply,
-            } => {
+            Command::Refresh { repository, reference, reply } => {
                 let mut woken = 0;
                 for poller in self.pollers.values() {
-                    let hit = reference
-                        .as_deref()
-                        .is_none_or(|reference| poller.target.wanted.affected_by(reference));
+                    let hit = reference.as_deref().is_none_or(|reference| poller.target.wanted.affected_by(reference));
                     if hit && poller.target.name == repository {
                         poller.wake.notify_one();
                         woken += 1;
@@ -413,18 +383,14 @@ impl Backend {
     fn admit(&self, repository: &Repository) -> Result<Remote, SourceError> {
         let remote = repository.parse()?;
         if self.config.local == LocalAccess::Refused && matches!(remote.place, Place::Local(_)) {
-            return Err(SourceError::LocalRefused {
-                repository: remote.label,
-            });
+            return Err(SourceError::LocalRefused { repository: remote.label });
         }
         Ok(remote)
     }
 
     fn mirror(&self, remote: &Remote) -> Arc<Mirror> {
         let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-        let mirror = mirrors
-            .entry(remote.directory())
-            .or_insert_with(|| Arc::new(Mirror::new(&self.config, remote)));
+        let mirror = mirrors.entry(remote.directory()).or_insert_with(|| Arc::new(Mirror::new(&self.config, remote)));
         Arc::clone(mirror)
     }
 
@@ -499,10 +465,7 @@ impl Backend {
         let commit = commit.clone();
         let label = remote.label.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let mut outcome = Err(SourceError::UnknownCommit {
-                repository: label.clone(),
-                commit: commit.clone(),
-            });
+            let mut outcome = Err(SourceError::UnknownCommit { repository: label.clone(), commit: commit.clone() });
             for generation in mirror.readable() {
                 if generation.contains(&commit) {
                     outcome = CommitTree::open(generation, &commit, &label, &config);

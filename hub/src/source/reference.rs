@@ -86,10 +86,7 @@ impl Wanted {
             return Ok(Self::Commit(commit));
         }
         if let Some(range) = Range::parse(text) {
-            return Ok(Self::Range {
-                text: text.to_owned(),
-                range,
-            });
+            return Ok(Self::Range { text: text.to_owned(), range });
         }
         if !is_ref_name(text) {
             return Err(refuse("git allows no reference of that name"));
@@ -121,10 +118,7 @@ impl Wanted {
             Self::Name(text) => by_name(text),
             Self::Range { text, range } => {
                 let tags = refs.iter().filter_map(|listed| listed.name.strip_prefix("refs/tags/"));
-                range
-                    .highest(tags)
-                    .and_then(|tag| named(&format!("refs/tags/{tag}")))
-                    .or_else(|| by_name(text))
+                range.highest(tags).and_then(|tag| named(&format!("refs/tags/{tag}"))).or_else(|| by_name(text))
             }
         };
         match (found, self) {
@@ -136,10 +130,7 @@ impl Wanted {
 
     /// Whether a push to `pushed` (`refs/heads/main`, `refs/tags/v1`, or a short name) can move it.
     pub(super) fn affected_by(&self, pushed: &str) -> bool {
-        let short = pushed
-            .strip_prefix("refs/heads/")
-            .or_else(|| pushed.strip_prefix("refs/tags/"))
-            .unwrap_or(pushed);
+        let short = pushed.strip_prefix("refs/heads/").or_else(|| pushed.strip_prefix("refs/tags/")).unwrap_or(pushed);
         match self {
             // Which branch HEAD is cannot be known without asking.
             Self::Head => !pushed.starts_with("refs/tags/"),
@@ -163,7 +154,5 @@ fn is_ref_name(text: &str) -> bool {
         && !text.contains("@{")
         && text != "@"
         && !text.ends_with('.')
-        && text
-            .split('/')
-            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
+        && text.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
 }

@@ -29,10 +29,7 @@ pub struct Repository {
 impl Repository {
     /// A repository that needs no credentials.
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            credentials: None,
-        }
+        Self { url: url.into(), credentials: None }
     }
 
     /// The same repository with credentials.
@@ -49,10 +46,7 @@ impl Repository {
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repository")
-            .field("url", &redact(&self.url))
-            .field("credentials", &self.credentials)
-            .finish()
+        f.debug_struct("Repository").field("url", &redact(&self.url)).field("credentials", &self.credentials).finish()
     }
 }
 
@@ -112,10 +106,7 @@ impl Remote {
 
     fn parse(repository: &Repository) -> Result<Self, SourceError> {
         let url = repository.url.trim();
-        let refuse = |reason: &str| SourceError::Url {
-            repository: redact(url),
-            reason: reason.to_owned(),
-        };
+        let refuse = |reason: &str| SourceError::Url { repository: redact(url), reason: reason.to_owned() };
         if url.is_empty() {
             return Err(refuse("the URL is empty"));
         }
@@ -140,9 +131,9 @@ impl Remote {
                 Self::local(url, PathBuf::from(percent_decode(path)), refuse)
             }
             "http" | "https" => Self::http(url, repository.credentials.clone(), refuse),
-            "ssh" | "git+ssh" => Err(refuse(
-                "ssh is not supported yet; use https:// with a user name and password or a token",
-            )),
+            "ssh" | "git+ssh" => {
+                Err(refuse("ssh is not supported yet; use https:// with a user name and password or a token"))
+            }
             other => Err(refuse(&format!(
                 "the scheme {other:?} is not supported; use https://, http://, file:// or an absolute path"
             ))),
@@ -153,11 +144,7 @@ impl Remote {
         if !path.is_absolute() {
             return Err(refuse("the path of a local repository must be absolute"));
         }
-        Ok(Self {
-            place: Place::Local(path),
-            credentials: None,
-            label: redact(url),
-        })
+        Ok(Self { place: Place::Local(path), credentials: None, label: redact(url) })
     }
 
     fn http(
@@ -175,21 +162,16 @@ impl Remote {
         let embedded = match (parsed.username(), parsed.password()) {
             ("", None) => None,
             (token, None) => Some(Credentials::Token(percent_decode(token))),
-            (username, Some(password)) => Some(Credentials::Basic {
-                username: percent_decode(username),
-                password: percent_decode(password),
-            }),
+            (username, Some(password)) => {
+                Some(Credentials::Basic { username: percent_decode(username), password: percent_decode(password) })
+            }
         };
         parsed
             .set_username("")
             .and_then(|()| parsed.set_password(None))
             .map_err(|()| refuse("the URL names no host"))?;
         let label = parsed.as_str().trim_end_matches('/').to_owned();
-        Ok(Self {
-            place: Place::Http(parsed),
-            credentials: credentials.or(embedded),
-            label,
-        })
+        Ok(Self { place: Place::Http(parsed), credentials: credentials.or(embedded), label })
     }
 
     /// The mirror's directory name: one per URL, whatever the credentials.
@@ -233,10 +215,7 @@ pub fn normalize_url(url: &str) -> String {
     let (authority, path) = rest.split_once('/').unwrap_or((&rest, ""));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host.to_ascii_lowercase();
-    let host = [":443", ":80", ":22"]
-        .iter()
-        .find_map(|port| host.strip_suffix(port))
-        .unwrap_or(&host);
+    let host = [":443", ":80", ":22"].iter().find_map(|port| host.strip_suffix(port)).unwrap_or(&host);
     trim(&format!("{host}/{path}"))
 }
 

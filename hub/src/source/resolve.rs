@@ -62,10 +62,7 @@ impl Job {
             && !generation.is_damaged()
             && self.in_mirror(commit)
         {
-            return Ok(Resolved {
-                commit: commit.clone(),
-                name: None,
-            });
+            return Ok(Resolved { commit: commit.clone(), name: None });
         }
         let listed = server.list(&generation.repository())?;
         self.mirror.admit(who);
@@ -106,10 +103,7 @@ impl Job {
         commit: &CommitId,
         listed: &[ListedRef],
     ) -> Result<Resolved, SourceError> {
-        let found = Resolved {
-            commit: commit.clone(),
-            name: None,
-        };
+        let found = Resolved { commit: commit.clone(), name: None };
         if !self.mirror.generation()?.is_damaged() && self.in_mirror(commit) {
             return Ok(found);
         }
@@ -202,16 +196,11 @@ impl Job {
         let generation = self.mirror.generation()?;
         let local = LocalRepository::open(path, &self.config, &self.guard)?;
         let found = match wanted {
-            Wanted::Commit(commit) => Resolved {
-                commit: commit.clone(),
-                name: None,
-            },
+            Wanted::Commit(commit) => Resolved { commit: commit.clone(), name: None },
             _ => match wanted.select(&local.list()?) {
                 Selected::Ref(chosen) => resolved(chosen),
                 Selected::Abbreviated(prefix) => Resolved {
-                    commit: self
-                        .lookup(local.repository(), &prefix)?
-                        .ok_or_else(|| self.unknown(&prefix))?,
+                    commit: self.lookup(local.repository(), &prefix)?.ok_or_else(|| self.unknown(&prefix))?,
                     name: None,
                 },
                 Selected::Unknown => return Err(self.unknown(wanted.text())),
@@ -263,26 +252,19 @@ impl Job {
         match (commits.next(), commits.next()) {
             (None, _) => Ok(None),
             (Some(only), None) => Ok(Some(CommitId::from(only))),
-            (Some(_), Some(_)) => Err(SourceError::Ambiguous {
-                repository: self.guard.label().to_owned(),
-                reference: prefix.to_owned(),
-            }),
+            (Some(_), Some(_)) => {
+                Err(SourceError::Ambiguous { repository: self.guard.label().to_owned(), reference: prefix.to_owned() })
+            }
         }
     }
 
     fn unknown(&self, reference: &str) -> SourceError {
-        SourceError::UnknownReference {
-            repository: self.guard.label().to_owned(),
-            reference: reference.to_owned(),
-        }
+        SourceError::UnknownReference { repository: self.guard.label().to_owned(), reference: reference.to_owned() }
     }
 }
 
 fn resolved(chosen: ListedRef) -> Resolved {
-    Resolved {
-        commit: chosen.target,
-        name: Some(chosen.name),
-    }
+    Resolved { commit: chosen.target, name: Some(chosen.name) }
 }
 
 /// A commit id that the server refuses says nothing about the mirror.

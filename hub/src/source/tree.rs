@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use gix::{ObjectId, objs::tree::EntryKind as GitKind, odb::Header as _, objs::Find as _};
+use gix::{ObjectId, objs::Find as _, objs::tree::EntryKind as GitKind, odb::Header as _};
 use windlass_render::{Entry, EntryKind, Tree, TreeError};
 
 use super::{SourceConfig, SourceError, mirror::Generation, reference::CommitId};
@@ -61,10 +61,7 @@ impl CommitTree {
     ) -> Result<Self, SourceError> {
         let damaged = |reason: String| {
             generation.report_damage();
-            SourceError::Damaged {
-                repository: label.to_owned(),
-                reason,
-            }
+            SourceError::Damaged { repository: label.to_owned(), reason }
         };
         let repository = generation.repository();
         let tree = repository
@@ -81,11 +78,9 @@ impl CommitTree {
         };
         match tree.directory("", tree.root) {
             Ok(_) => Ok(tree),
-            Err(TreeError::TooLarge { limit, .. }) => Err(SourceError::TooLarge {
-                repository: label.to_owned(),
-                limit: "max_tree_entries",
-                allowed: limit,
-            }),
+            Err(TreeError::TooLarge { limit, .. }) => {
+                Err(SourceError::TooLarge { repository: label.to_owned(), limit: "max_tree_entries", allowed: limit })
+            }
             Err(TreeError::Io { message, .. }) => Err(damaged(message)),
         }
     }
@@ -93,10 +88,7 @@ impl CommitTree {
     /// Follows `path` from the root; `None` if there is nothing.
     fn resolve(&self, path: &str) -> Result<Option<Node>, TreeError> {
         let mut todo: Vec<String> = components(path)?.into_iter().rev().collect();
-        let root = Node {
-            kind: EntryKind::Directory,
-            id: self.root,
-        };
+        let root = Node { kind: EntryKind::Directory, id: self.root };
         // The directories from the root to where we are.
         let mut stack = vec![root];
         let mut links = 0;
@@ -139,12 +131,7 @@ impl CommitTree {
         if target.starts_with('/') {
             return Err(io(path, "a symbolic link leaves the repository"));
         }
-        Ok(target
-            .split('/')
-            .filter(|part| !part.is_empty() && *part != ".")
-            .map(str::to_owned)
-            .rev()
-            .collect())
+        Ok(target.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).rev().collect())
     }
 
     fn directory(&self, path: &str, id: ObjectId) -> Result<Arc<Directory>, TreeError> {
@@ -167,10 +154,7 @@ impl CommitTree {
                 GitKind::Link => EntryKind::Symlink,
                 GitKind::Commit => EntryKind::Submodule,
             };
-            let node = Node {
-                kind,
-                id: entry.oid.to_owned(),
-            };
+            let node = Node { kind, id: entry.oid.to_owned() };
             directory.insert(name.to_owned(), node);
         }
         let directory = Arc::new(directory);
@@ -202,11 +186,7 @@ impl CommitTree {
             Err(_) => return Err(self.damaged(path, "an object of the mirror cannot be read")),
         };
         if header.size() > limit {
-            return Err(TreeError::TooLarge {
-                path: path.to_owned(),
-                size: header.size(),
-                limit,
-            });
+            return Err(TreeError::TooLarge { path: path.to_owned(), size: header.size(), limit });
         }
         let mut buffer = Vec::new();
         let found = match handle.try_find(&id, &mut buffer) {
@@ -256,10 +236,7 @@ impl Tree for CommitTree {
         match self.resolve(path)? {
             Some(node) if node.kind == EntryKind::Directory => {
                 let directory = self.directory(path, node.id)?;
-                let entries = directory.iter().map(|(name, node)| Entry {
-                    name: name.clone(),
-                    kind: node.kind,
-                });
+                let entries = directory.iter().map(|(name, node)| Entry { name: name.clone(), kind: node.kind });
                 Ok(Some(entries.collect()))
             }
             _ => Ok(None),
@@ -294,8 +271,5 @@ fn components(path: &str) -> Result<Vec<String>, TreeError> {
 }
 
 fn io(path: &str, message: &str) -> TreeError {
-    TreeError::Io {
-        path: path.to_owned(),
-        message: message.to_owned(),
-    }
+    TreeError::Io { path: path.to_owned(), message: message.to_owned() }
 }

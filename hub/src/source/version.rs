@@ -74,9 +74,7 @@ impl Range {
     }
 
     fn matches(&self, version: &Version) -> bool {
-        self.0
-            .iter()
-            .any(|group| group.iter().all(|comparison| comparison.matches(version)))
+        self.0.iter().any(|group| group.iter().all(|comparison| comparison.matches(version)))
     }
 }
 
@@ -85,16 +83,9 @@ fn parse_group(text: &str) -> Option<Vec<Comparison>> {
     if let Some((low, high)) = text.split_once(" - ") {
         let bound = |operator, text: &str| {
             let (version, precision, rest) = parse_partial(text.trim())?;
-            rest.is_empty().then_some(Comparison {
-                operator,
-                version,
-                precision,
-            })
+            rest.is_empty().then_some(Comparison { operator, version, precision })
         };
-        return Some(vec![
-            bound(Operator::GreaterEqual, low)?,
-            bound(Operator::LessEqual, high)?,
-        ]);
+        return Some(vec![bound(Operator::GreaterEqual, low)?, bound(Operator::LessEqual, high)?]);
     }
     let mut comparisons = Vec::new();
     let mut rest = text.trim();
@@ -105,11 +96,7 @@ fn parse_group(text: &str) -> Option<Vec<Comparison>> {
         if !(tail.is_empty() || tail.starts_with([' ', ',', '\t'])) {
             return None;
         }
-        comparisons.push(Comparison {
-            operator,
-            version,
-            precision,
-        });
+        comparisons.push(Comparison { operator, version, precision });
         let tail = tail.trim_start();
         rest = match tail.strip_prefix(',') {
             // A comma at the end separates nothing.
@@ -178,26 +165,19 @@ fn parse_partial(text: &str) -> Option<(Version, Precision, &str)> {
         _ => Precision::Full,
     };
     let [major, minor, patch] = values;
-    let version = Version {
-        major,
-        minor,
-        patch,
-        pre: pre.to_owned(),
-    };
+    let version = Version { major, minor, patch, pre: pre.to_owned() };
     Some((version, precision, rest))
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 fn is_pre_release(text: &str) -> bool {
     text.is_empty()
-        || text.split('.').all(|part| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
+        || text
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
 }
 
 impl Version {
@@ -320,8 +300,18 @@ mod tests {
     use super::*;
 
     const TAGS: [&str; 12] = [
-        "v0.0.3", "v0.2.3", "v0.2.9", "v0.3.0", "v1.0.0", "v1.2.0", "1.2.7", "v1.10.1", "v2.0.0-rc.1", "v2.0.0-rc.10",
-        "v3.1.0", "nightly",
+        "v0.0.3",
+        "v0.2.3",
+        "v0.2.9",
+        "v0.3.0",
+        "v1.0.0",
+        "v1.2.0",
+        "1.2.7",
+        "v1.10.1",
+        "v2.0.0-rc.1",
+        "v2.0.0-rc.10",
+        "v3.1.0",
+        "nightly",
     ];
 
     #[track_caller]

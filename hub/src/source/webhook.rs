@@ -108,16 +108,11 @@ fn parse_push(body: &[u8]) -> Result<PushHint, WebhookError> {
         return Err(WebhookError::Body("ref is empty or longer than 1024 bytes".to_owned()));
     }
     let repository = body.repository;
-    let urls: Vec<String> = [
-        repository.clone_url,
-        repository.html_url,
-        repository.ssh_url,
-        repository.git_url,
-    ]
-    .into_iter()
-    .flatten()
-    .filter(|url| !url.is_empty() && url.len() <= 4096)
-    .collect();
+    let urls: Vec<String> = [repository.clone_url, repository.html_url, repository.ssh_url, repository.git_url]
+        .into_iter()
+        .flatten()
+        .filter(|url| !url.is_empty() && url.len() <= 4096)
+        .collect();
     if urls.is_empty() {
         return Err(WebhookError::Body("repository has no clone_url, html_url or ssh_url".to_owned()));
     }
@@ -126,11 +121,7 @@ fn parse_push(body: &[u8]) -> Result<PushHint, WebhookError> {
         .as_deref()
         .and_then(CommitId::parse)
         .filter(|commit| commit.as_str().bytes().any(|digit| digit != b'0'));
-    Ok(PushHint {
-        urls,
-        reference: body.reference,
-        commit,
-    })
+    Ok(PushHint { urls, reference: body.reference, commit })
 }
 
 fn decode_hex(text: &str) -> Option<[u8; 32]> {
@@ -159,19 +150,10 @@ mod tests {
         let body = b"Hello, World!";
         let good = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert_eq!(verify_signature(secret, Some(good), body), Ok(()));
-        assert_eq!(
-            verify_signature(secret, Some(good), b"Hello, World?"),
-            Err(WebhookError::WrongSignature)
-        );
-        assert_eq!(
-            verify_signature(b"another secret", Some(good), body),
-            Err(WebhookError::WrongSignature)
-        );
+        assert_eq!(verify_signature(secret, Some(good), b"Hello, World?"), Err(WebhookError::WrongSignature));
+        assert_eq!(verify_signature(b"another secret", Some(good), body), Err(WebhookError::WrongSignature));
         for malformed in [None, Some(""), Some("sha1=75"), Some("sha256=75"), Some(&good[7..])] {
-            assert_eq!(
-                verify_signature(secret, malformed, body),
-                Err(WebhookError::MalformedSignature)
-            );
+            assert_eq!(verify_signature(secret, malformed, body), Err(WebhookError::MalformedSignature));
         }
         assert_eq!(verify_signature(b"", Some(good), body), Err(WebhookError::NoSecret));
     }
@@ -185,10 +167,7 @@ mod tests {
             panic!("a push");
         };
         assert_eq!(hint.reference, "refs/heads/main");
-        assert_eq!(
-            hint.commit,
-            CommitId::parse("6113728f27ae82c7b1a177c8d03f9e96e0adf246")
-        );
+        assert_eq!(hint.commit, CommitId::parse("6113728f27ae82c7b1a177c8d03f9e96e0adf246"));
         let names: Vec<String> = hint.urls.iter().map(|url| normalize_url(url)).collect();
         assert_eq!(names, vec!["github.com/Codertocat/Hello-World"; 3]);
     }

@@ -175,7 +175,8 @@ impl BlobStore {
         lease.stored = new.len();
         if !new.is_empty() {
             let number = self.inner.reserve_pack();
-            let (pack, located) = Pack::write(&self.inner.directory, number, new.iter().map(|(d, b)| (*d, b.as_ref())))?;
+            let (pack, located) =
+                Pack::write(&self.inner.directory, number, new.iter().map(|(d, b)| (*d, b.as_ref())))?;
             self.inner.index.write().unwrap_or_else(PoisonError::into_inner).add(pack, located);
         }
         Ok(lease)
@@ -247,7 +248,12 @@ impl BlobStore {
             total += content.len();
             if content.len() > options.blob_bytes_max {
                 let (what, size) = (format!("blob {digest}"), content.len());
-                return Err(BlobError::TooLarge { what, size, limit: "blobs.blob_bytes", maximum: options.blob_bytes_max });
+                return Err(BlobError::TooLarge {
+                    what,
+                    size,
+                    limit: "blobs.blob_bytes",
+                    maximum: options.blob_bytes_max,
+                });
             }
         }
         if total > options.batch_bytes_max {

@@ -104,8 +104,7 @@ impl Committer {
         let path = database.join("db");
         let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
         let (queue, requests) = mpsc::channel(queue_commits.max(1));
-        let writer =
-            Writer { opened, file, path, overflow: database.join("blobs"), marker, commit, failure: None };
+        let writer = Writer { opened, file, path, overflow: database.join("blobs"), marker, commit, failure: None };
         let thread = std::thread::Builder::new()
             .name("store-committer".into())
             .spawn(move || writer.run(requests))

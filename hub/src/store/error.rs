@@ -32,7 +32,9 @@ pub enum StoreError {
     #[error("{}: the database ends at commit {found}, but commit {acknowledged} was acknowledged; the newest writes are lost (damaged or cut file), so this node may not vote: remove it from the cluster and join it again under a new id", directory.display())]
     LostCommits { directory: PathBuf, found: u64, acknowledged: u64 },
     /// A checksum does not match, or the structure is broken.
-    #[error("{what} is damaged (checksum or structure does not match); do not start from it: replace the disk if it reports errors, then remove this node from the cluster and join it again under a new id")]
+    #[error(
+        "{what} is damaged (checksum or structure does not match); do not start from it: replace the disk if it reports errors, then remove this node from the cluster and join it again under a new id"
+    )]
     Damaged { what: String },
     /// A record that breaks a limit.
     #[error("{what} has {size} bytes, the limit {limit} is {maximum}")]

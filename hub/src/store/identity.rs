@@ -119,9 +119,8 @@ impl Identity {
     }
 
     pub(super) fn expect(&self, directory: &Path, options: &StoreOptions) -> Result<(), StoreError> {
-        let foreign = |found: String, expected: String| {
-            Err(StoreError::Foreign { directory: directory.into(), found, expected })
-        };
+        let foreign =
+            |found: String, expected: String| Err(StoreError::Foreign { directory: directory.into(), found, expected });
         match (options.expect_cluster, options.expect_node) {
             (Some(cluster), _) if cluster != self.cluster => {
                 foreign(format!("cluster {}", self.cluster), format!("cluster {cluster}"))

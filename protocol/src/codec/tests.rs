@@ -77,10 +77,7 @@ fn golden_bytes_of_a_frame() {
 
 #[test]
 fn golden_bytes_of_a_record() {
-    let words = Message::Words {
-        words: vec!["a".into(), "bc".into()],
-        flag: true,
-    };
+    let words = Message::Words { words: vec!["a".into(), "bc".into()], flag: true };
     let bytes = to_bytes(&words, 64).unwrap();
     assert_eq!(hex(&bytes), "0202016102626301");
     assert_eq!(from_bytes::<Message>(&bytes, 64).unwrap(), words);
@@ -95,10 +92,7 @@ fn bytes_in_one_run_are_written_as_before() {
         after: u8,
     }
     for len in [0, 1, 300] {
-        let run = Run {
-            bytes: vec![200; len],
-            after: 9,
-        };
+        let run = Run { bytes: vec![200; len], after: 9 };
         let bytes = to_bytes(&run, 1024).unwrap();
         assert_eq!(bytes, to_bytes(&(vec![200_u8; len], 9_u8), 1024).unwrap());
         assert_eq!(from_bytes::<Run>(&bytes, 1024).unwrap(), run);
@@ -114,16 +108,10 @@ fn any_split_gives_the_same_frames() {
     for seed in 0..200 {
         let mut seeded = Seeded(seed);
         let messages: Vec<Message> = (0..seeded.below(12)).map(|_| seeded.message()).collect();
-        let input: Vec<u8> = messages
-            .iter()
-            .flat_map(|message| encode(message, MAX_FRAME).unwrap())
-            .collect();
+        let input: Vec<u8> = messages.iter().flat_map(|message| encode(message, MAX_FRAME).unwrap()).collect();
         let (frames, end) = decode_all(&input, &mut seeded);
         assert_eq!(end, Ok(()), "seed {seed}");
-        let decoded: Vec<Message> = frames
-            .iter()
-            .map(|frame| decode_payload(frame).unwrap())
-            .collect();
+        let decoded: Vec<Message> = frames.iter().map(|frame| decode_payload(frame).unwrap()).collect();
         assert_eq!(decoded, messages, "seed {seed}");
     }
 }
@@ -165,41 +153,22 @@ fn wrong_magic_is_refused_at_its_first_byte() {
     let mut decoder = FrameDecoder::new(MAX_FRAME);
     let expected = Err(CodecError::WrongMagic { found: vec![b'G'] });
     assert_eq!(decoder.push(b"G"), expected);
-    assert_eq!(
-        decoder.push(&MAGIC),
-        expected,
-        "a failed decoder stays failed"
-    );
+    assert_eq!(decoder.push(&MAGIC), expected, "a failed decoder stays failed");
 }
 
 #[test]
 fn other_version_is_refused() {
     let mut frame = encode(&Message::Empty, MAX_FRAME).unwrap();
     frame[4] = 9;
-    assert_eq!(
-        FrameDecoder::new(MAX_FRAME).push(&frame),
-        Err(CodecError::UnsupportedVersion { found: 9 })
-    );
+    assert_eq!(FrameDecoder::new(MAX_FRAME).push(&frame), Err(CodecError::UnsupportedVersion { found: 9 }));
 }
 
 #[test]
 fn long_payload_is_refused_from_its_header() {
     let frame = encode(&Message::Bytes(vec![0; 100]), MAX_FRAME).unwrap();
     let mut decoder = FrameDecoder::new(50);
-    assert_eq!(
-        decoder.push(&frame[..HEADER_LEN]),
-        Err(CodecError::TooLong {
-            length: 102,
-            limit: 50
-        })
-    );
-    assert_eq!(
-        encode(&Message::Bytes(vec![0; 100]), 101),
-        Err(CodecError::TooLong {
-            length: 102,
-            limit: 101
-        })
-    );
+    assert_eq!(decoder.push(&frame[..HEADER_LEN]), Err(CodecError::TooLong { length: 102, limit: 50 }));
+    assert_eq!(encode(&Message::Bytes(vec![0; 100]), 101), Err(CodecError::TooLong { length: 102, limit: 101 }));
     assert!(encode(&Message::Bytes(vec![0; 100]), 102).is_ok());
 }
 
@@ -226,21 +195,12 @@ fn an_empty_payload_is_a_frame() {
 fn trailing_bytes_and_huge_claims_are_malformed() {
     let mut bytes = to_bytes(&Message::Empty, 8).unwrap();
     bytes.push(0);
-    assert!(matches!(
-        from_bytes::<Message>(&bytes, 8),
-        Err(CodecError::Malformed { .. })
-    ));
+    assert!(matches!(from_bytes::<Message>(&bytes, 8), Err(CodecError::Malformed { .. })));
     // Variant 3 (Bytes) that claims 2^60 elements.
     let mut huge = vec![3, 253];
     huge.extend_from_slice(&(1_u64 << 60).to_le_bytes());
-    assert!(matches!(
-        from_bytes::<Message>(&huge, 1024),
-        Err(CodecError::Malformed { .. })
-    ));
-    assert!(matches!(
-        from_bytes::<Message>(&[0; 9], 8),
-        Err(CodecError::TooLong { .. })
-    ));
+    assert!(matches!(from_bytes::<Message>(&huge, 1024), Err(CodecError::Malformed { .. })));
+    assert!(matches!(from_bytes::<Message>(&[0; 9], 8), Err(CodecError::TooLong { .. })));
 }
 
 fn hex(bytes: &[u8]) -> String {

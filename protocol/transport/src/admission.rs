@@ -18,11 +18,7 @@ impl Rate {
     /// `per_second` admissions, after a rest up to `burst` at once. Zero is taken as one.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
-        Self {
-            interval,
-            tolerance: interval.saturating_mul(burst.max(1).saturating_sub(1)),
-            due: Duration::ZERO,
-        }
+        Self { interval, tolerance: interval.saturating_mul(burst.max(1).saturating_sub(1)), due: Duration::ZERO }
     }
 
     /// How long until the next admission; zero when one may start at `now` (time since any fixed start).

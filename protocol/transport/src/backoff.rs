@@ -17,10 +17,7 @@ pub struct BackoffLimits {
 
 impl Default for BackoffLimits {
     fn default() -> Self {
-        Self {
-            first: Duration::from_secs(3),
-            most: Duration::from_secs(30),
-        }
+        Self { first: Duration::from_secs(3), most: Duration::from_secs(30) }
     }
 }
 
@@ -35,25 +32,14 @@ impl Backoff {
     /// No failure yet.
     #[must_use]
     pub fn new(limits: BackoffLimits) -> Self {
-        Self {
-            limits,
-            failures: 0,
-        }
+        Self { limits, failures: 0 }
     }
 
     /// The delay before the next attempt. `random` is any uniformly distributed number.
     pub fn next_delay(&mut self, random: u64) -> Duration {
         let doublings = self.failures.min(31);
-        let ceiling = self
-            .limits
-            .first
-            .saturating_mul(1_u32 << doublings)
-            .min(self.limits.most);
-        let floor = if self.failures == 0 {
-            Duration::ZERO
-        } else {
-            ceiling / 2
-        };
+        let ceiling = self.limits.first.saturating_mul(1_u32 << doublings).min(self.limits.most);
+        let floor = if self.failures == 0 { Duration::ZERO } else { ceiling / 2 };
         self.failures = self.failures.saturating_add(1);
         floor.saturating_add(scaled(ceiling.saturating_sub(floor), random))
     }
@@ -83,27 +69,19 @@ mod tests {
 
     fn delays(random: u64, count: usize) -> Vec<u128> {
         let mut backoff = Backoff::new(BackoffLimits::default());
-        (0..count)
-            .map(|_| backoff.next_delay(random).as_millis())
-            .collect()
+        (0..count).map(|_| backoff.next_delay(random).as_millis()).collect()
     }
 
     #[test]
     fn delays_grow_from_jitter_to_the_ceiling() {
         assert_eq!(delays(0, 6), [0, 3_000, 6_000, 12_000, 15_000, 15_000]);
-        assert_eq!(
-            delays(u64::MAX, 6),
-            [2_999, 5_999, 11_999, 23_999, 29_999, 29_999]
-        );
+        assert_eq!(delays(u64::MAX, 6), [2_999, 5_999, 11_999, 23_999, 29_999, 29_999]);
         assert_eq!(delays(1 << 63, 3), [1_500, 4_500, 9_000]);
     }
 
     #[test]
     fn a_long_outage_does_not_overflow() {
-        let mut backoff = Backoff::new(BackoffLimits {
-            first: Duration::MAX,
-            most: Duration::from_secs(30),
-        });
+        let mut backoff = Backoff::new(BackoffLimits { first: Duration::MAX, most: Duration::from_secs(30) });
         for _ in 0..100 {
             assert!(backoff.next_delay(u64::MAX) <= Duration::from_secs(30));
         }

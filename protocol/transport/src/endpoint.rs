@@ -103,9 +103,8 @@ impl Default for Tuning {
 
 impl Tuning {
     fn transport(&self) -> Result<TransportConfig, EndpointError> {
-        let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|_| EndpointError::Limit {
-            name: "idle_timeout",
-        })?;
+        let idle =
+            IdleTimeout::try_from(self.idle_timeout).map_err(|_| EndpointError::Limit { name: "idle_timeout" })?;
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(Some(idle))
@@ -128,10 +127,7 @@ impl Tuning {
 
     /// Transport of a listener: every peer starts with what a stranger may have, and gets the rest once it is
     /// known. The stream window cannot be raised later, hence is full; the connection window bounds it.
-    fn listening(
-        &self,
-        strangers: &UnauthenticatedLimits,
-    ) -> Result<Arc<TransportConfig>, EndpointError> {
+    fn listening(&self, strangers: &UnauthenticatedLimits) -> Result<Arc<TransportConfig>, EndpointError> {
         let mut transport = self.transport()?;
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -179,11 +175,7 @@ pub struct UnauthenticatedLimits {
 
 impl Default for UnauthenticatedLimits {
     fn default() -> Self {
-        Self {
-            bytes: 16 * 1024,
-            lifetime: Duration::from_secs(5),
-            connections: 256,
-        }
+        Self { bytes: 16 * 1024, lifetime: Duration::from_secs(5), connections: 256 }
     }
 }
 
@@ -297,23 +289,18 @@ impl From<quinn::ConnectionError> for Closed {
                 code: CloseCode::of(close.error_code),
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),
             },
-            E::ConnectionClosed(close) if is_tls_alert(close.error_code) => Self::Untrusted {
-                reason: format!("peer: {close}"),
-            },
-            E::ConnectionClosed(close)
-                if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
-            {
+            E::ConnectionClosed(close) if is_tls_alert(close.error_code) => {
+                Self::Untrusted { reason: format!("peer: {close}") }
+            }
+            E::ConnectionClosed(close) if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED => {
                 Self::Refused
             }
-            E::TransportError(failure) if is_tls_alert(failure.code) => Self::Untrusted {
-                reason: failure.reason.clone(),
-            },
-            E::TransportError(_)
-            | E::ConnectionClosed(_)
-            | E::VersionMismatch
-            | E::CidsExhausted => Self::Transport {
-                reason: error.to_string(),
-            },
+            E::TransportError(failure) if is_tls_alert(failure.code) => {
+                Self::Untrusted { reason: failure.reason.clone() }
+            }
+            E::TransportError(_) | E::ConnectionClosed(_) | E::VersionMismatch | E::CidsExhausted => {
+                Self::Transport { reason: error.to_string() }
+            }
         }
     }
 }
@@ -325,30 +312,19 @@ fn is_tls_alert(code: quinn::TransportErrorCode) -> bool {
 
 /// A bound UDP socket with large buffers; IPv6 wildcard addresses take IPv4 too.
 fn udp_socket(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
     // The system caps what it grants; a smaller buffer is slower, not wrong.
-    if let Err(error) = socket
-        .set_recv_buffer_size(buffer)
-        .and_then(|()| socket.set_send_buffer_size(buffer))
-    {
+    if let Err(error) = socket.set_recv_buffer_size(buffer).and_then(|()| socket.set_send_buffer_size(buffer)) {
         tracing::warn!(%error, buffer, "cannot enlarge the udp socket buffers");
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     let granted = socket.recv_buffer_size().unwrap_or_default();
     if granted < buffer {
-        tracing::debug!(
-            granted,
-            buffer,
-            "udp receive buffer is capped by the system"
-        );
+        tracing::debug!(granted, buffer, "udp receive buffer is capped by the system");
     }
     Ok(socket.into())
 }

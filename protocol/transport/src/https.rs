@@ -47,11 +47,7 @@ pub struct HttpsLimits {
 
 impl Default for HttpsLimits {
     fn default() -> Self {
-        Self {
-            connections: 4_096,
-            handshakes: 128,
-            handshake_timeout: Duration::from_secs(10),
-        }
+        Self { connections: 4_096, handshakes: 128, handshake_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -88,26 +84,15 @@ pub struct HttpsStream {
 
 impl HttpsListener {
     /// Binds `address` (port 0 picks a free one). To be called inside a tokio runtime.
-    pub fn bind(
-        address: SocketAddr,
-        tls: &ServerTls,
-        limits: HttpsLimits,
-    ) -> Result<Self, EndpointError> {
+    pub fn bind(address: SocketAddr, tls: &ServerTls, limits: HttpsLimits) -> Result<Self, EndpointError> {
         let config = tls.https().map_err(EndpointError::Tls)?;
-        let control = HttpsControl {
-            config: Arc::new(RwLock::new(Arc::new(config))),
-        };
+        let control = HttpsControl { config: Arc::new(RwLock::new(Arc::new(config))) };
         let failed = |source| EndpointError::Bind { address, source };
         let listener = tcp_listener(address).map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let (sender, accepted) = mpsc::channel(limits.handshakes.max(1));
         let admission = tokio::spawn(admit(listener, control.clone(), limits, sender));
-        Ok(Self {
-            accepted,
-            control,
-            local,
-            admission,
-        })
+        Ok(Self { accepted, control, local, admission })
     }
 
     /// The next connection whose handshake is done. `None` only if admission broke down. Cancel-safe.
@@ -171,11 +156,7 @@ impl AsyncRead for HttpsStream {
 }
 
 impl AsyncWrite for HttpsStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -201,11 +182,7 @@ impl AsyncWrite for HttpsStream {
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted hub gets its port back although old connections linger in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -251,10 +228,7 @@ async fn admit(
         handshakes.spawn(async move {
             match timeout(within, acceptor.accept(tune(tcp))).await {
                 Ok(Ok(stream)) => {
-                    let stream = HttpsStream {
-                        stream,
-                        _place: place,
-                    };
+                    let stream = HttpsStream { stream, _place: place };
                     // An error means that the listener was dropped; so is the stream then.
                     let _ = accepted.send((stream, remote)).await;
                 }
@@ -269,9 +243,7 @@ async fn admit(
 /// Small answers go out at once, dead clients are noticed. A system that refuses either still serves.
 fn tune(tcp: TcpStream) -> TcpStream {
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE);
-    let tuned = tcp
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(&tcp).set_tcp_keepalive(&keepalive));
+    let tuned = tcp.set_nodelay(true).and_then(|()| SockRef::from(&tcp).set_tcp_keepalive(&keepalive));
     if let Err(error) = tuned {
         tracing::debug!(%error, "cannot tune a tcp connection");
     }

@@ -81,23 +81,14 @@ pub enum IdentityError {
 
 impl IdentityError {
     pub(crate) fn malformed(what: &'static str, reason: impl ToString) -> Self {
-        Self::Malformed {
-            what,
-            reason: reason.to_string(),
-        }
+        Self::Malformed { what, reason: reason.to_string() }
     }
 
     pub(crate) fn crypto(what: &'static str, reason: impl ToString) -> Self {
-        Self::Crypto {
-            what,
-            reason: reason.to_string(),
-        }
+        Self::Crypto { what, reason: reason.to_string() }
     }
 
     pub(crate) fn mismatch(what: &'static str, reason: impl ToString) -> Self {
-        Self::Mismatch {
-            what,
-            reason: reason.to_string(),
-        }
+        Self::Mismatch { what, reason: reason.to_string() }
     }
 }

@@ -65,11 +65,7 @@ pub struct FrameSender {
 
 impl FrameSender {
     pub(crate) fn new(stream: quinn::SendStream, limits: FrameLimits) -> Self {
-        Self {
-            stream,
-            limits,
-            pending: Bytes::new(),
-        }
+        Self { stream, limits, pending: Bytes::new() }
     }
 
     /// Sends one value as a frame. Returns when the connection has taken it over, which is not delivery.
@@ -130,9 +126,7 @@ impl FrameSender {
     pub async fn delivered(&mut self) -> Result<(), StreamError> {
         match self.stream.stopped().await {
             Ok(None) => Ok(()),
-            Ok(Some(code)) => Err(StreamError::Stopped {
-                code: CloseCode::of(code),
-            }),
+            Ok(Some(code)) => Err(StreamError::Stopped { code: CloseCode::of(code) }),
             Err(quinn::StoppedError::ConnectionLost(error)) => Err(Closed::from(error).into()),
             Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Ended),
         }
@@ -164,18 +158,8 @@ pub struct FrameReceiver {
 }
 
 impl FrameReceiver {
-    pub(crate) fn new(
-        stream: quinn::RecvStream,
-        limits: FrameLimits,
-        stranger: Option<Arc<Stranger>>,
-    ) -> Self {
-        Self {
-            stream,
-            limits,
-            decoder: FrameDecoder::new(limits.frame),
-            deadline: None,
-            stranger,
-        }
+    pub(crate) fn new(stream: quinn::RecvStream, limits: FrameLimits, stranger: Option<Arc<Stranger>>) -> Self {
+        Self { stream, limits, decoder: FrameDecoder::new(limits.frame), deadline: None, stranger }
     }
 
     /// The next value; `None` when the peer finished the stream between frames.
@@ -198,10 +182,7 @@ impl FrameReceiver {
 
     /// As [`recv`](Self::recv), with a deadline on the wait for the frame's beginning too. Cancel-safe; after the
     /// deadline the stream can still be used.
-    pub async fn recv_within<T: DeserializeOwned>(
-        &mut self,
-        after: Duration,
-    ) -> Result<Option<T>, StreamError> {
+    pub async fn recv_within<T: DeserializeOwned>(&mut self, after: Duration) -> Result<Option<T>, StreamError> {
         timeout_at(deadline_in(after), self.recv())
             .await
             .unwrap_or_else(|_| Err(StreamError::deadline("waiting for a frame", after)))
@@ -238,9 +219,9 @@ impl FrameReceiver {
             let read = self.stream.read_chunk(self.decoder.wanted(), true);
             let chunk = match self.deadline {
                 None => read.await,
-                Some(deadline) => timeout_at(deadline, read).await.map_err(|_| {
-                    StreamError::deadline("receiving a frame", self.limits.receive_deadline)
-                })?,
+                Some(deadline) => timeout_at(deadline, read)
+                    .await
+                    .map_err(|_| StreamError::deadline("receiving a frame", self.limits.receive_deadline))?,
             };
             let Some(chunk) = chunk.map_err(read_error)? else {
                 self.decoder.finish()?;
@@ -260,27 +241,22 @@ impl FrameReceiver {
 fn deadline_in(after: Duration) -> Instant {
     let now = Instant::now();
     // A day is as good as never, and always representable.
-    now.checked_add(after)
-        .unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
+    now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60))
 }
 
 fn read_error(error: quinn::ReadError) -> StreamError {
     match error {
-        quinn::ReadError::Reset(code) => StreamError::Reset {
-            code: CloseCode::of(code),
-        },
+        quinn::ReadError::Reset(code) => StreamError::Reset { code: CloseCode::of(code) },
         quinn::ReadError::ConnectionLost(error) => Closed::from(error).into(),
-        quinn::ReadError::ClosedStream
-        | quinn::ReadError::IllegalOrderedRead
-        | quinn::ReadError::ZeroRttRejected => StreamError::Ended,
+        quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead | quinn::ReadError::ZeroRttRejected => {
+            StreamError::Ended
+        }
     }
 }
 
 fn write_error(error: quinn::WriteError) -> StreamError {
     match error {
-        quinn::WriteError::Stopped(code) => StreamError::Stopped {
-            code: CloseCode::of(code),
-        },
+        quinn::WriteError::Stopped(code) => StreamError::Stopped { code: CloseCode::of(code) },
         quinn::WriteError::ConnectionLost(error) => Closed::from(error).into(),
         quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => StreamError::Ended,
     }

@@ -13,13 +13,10 @@ use std::{
 };
 
 use crate::{
-    endpoint::{
-        ClientTls, Connection, DialError, Dialer, Listener, ListenerLimits, PeerAdmission,
-        ServerTls, Tuning,
-    },
+    endpoint::{ClientTls, Connection, DialError, Dialer, Listener, ListenerLimits, PeerAdmission, ServerTls, Tuning},
     identity::{
-        HubNames, Identity, IssuingAuthority, KeyMaterial, SubjectKey, TrustBundle, TrustDomain,
-        TrustDomainName, Validity,
+        HubNames, Identity, IssuingAuthority, KeyMaterial, SubjectKey, TrustBundle, TrustDomain, TrustDomainName,
+        Validity,
     },
 };
 
@@ -37,9 +34,7 @@ impl World {
         let key = KeyMaterial::generate().unwrap();
         let root = TrustDomain::create(&name, key, 1, around_now(3650 * DAY)).unwrap();
         let key = KeyMaterial::generate().unwrap();
-        let chain = root
-            .sign_issuer(&key.public(), "n1", 2, around_now(365 * DAY))
-            .unwrap();
+        let chain = root.sign_issuer(&key.public(), "n1", 2, around_now(365 * DAY)).unwrap();
         let issuer = IssuingAuthority::from_pem(&chain, key).unwrap();
         Self { root, issuer }
     }
@@ -55,20 +50,14 @@ impl World {
     pub(super) fn hub_valid(&self, node: &str, serial: u128, validity: Validity) -> Identity {
         let key = KeyMaterial::generate().unwrap();
         let names = HubNames::new(&["localhost", "127.0.0.1"]).unwrap();
-        let chain = self
-            .issuer
-            .issue_hub(&key.public(), node, &names, serial, validity)
-            .unwrap();
+        let chain = self.issuer.issue_hub(&key.public(), node, &names, serial, validity).unwrap();
         Identity::new(&chain, key).unwrap()
     }
 
     pub(super) fn agent(&self, validity: Validity) -> Identity {
         let key = KeyMaterial::generate().unwrap();
         let subject = SubjectKey::from_signing_request(&key.signing_request().unwrap()).unwrap();
-        let chain = self
-            .issuer
-            .issue_agent(&subject, "eu-1", "uid-7", 77, validity)
-            .unwrap();
+        let chain = self.issuer.issue_agent(&subject, "eu-1", "uid-7", 77, validity).unwrap();
         Identity::new(&chain, key).unwrap()
     }
 
@@ -91,10 +80,7 @@ pub(super) fn around_now(seconds: u64) -> Validity {
 }
 
 pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 pub(super) fn loopback() -> SocketAddr {
@@ -105,21 +91,13 @@ pub(super) fn dialer() -> Dialer {
     Dialer::bind_to(loopback(), Tuning::default()).unwrap()
 }
 
-pub(super) async fn dial(
-    dialer: &Dialer,
-    listener: &Listener,
-    tls: &ClientTls,
-) -> Result<Connection, DialError> {
+pub(super) async fn dial(dialer: &Dialer, listener: &Listener, tls: &ClientTls) -> Result<Connection, DialError> {
     let address = listener.local_address().unwrap().to_string();
     dialer.dial(&address, tls).await
 }
 
 /// Both ends of a new connection.
-pub(super) async fn connect(
-    dialer: &Dialer,
-    listener: &mut Listener,
-    tls: &ClientTls,
-) -> (Connection, Connection) {
+pub(super) async fn connect(dialer: &Dialer, listener: &mut Listener, tls: &ClientTls) -> (Connection, Connection) {
     let client = dial(dialer, listener, tls).await.unwrap();
     let server = listener.accept().await.unwrap();
     (client, server)
@@ -127,7 +105,5 @@ pub(super) async fn connect(
 
 /// A bound on tests that would otherwise hang when they fail.
 pub(super) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .expect("done within 30 s")
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("done within 30 s")
 }

@@ -7,16 +7,14 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
-    crypto::{
-        CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
@@ -25,8 +23,7 @@ use rustls::{
 };
 
 use crate::identity::{
-    Identity, IdentityError, RootPin, Subject, TrustBundle, TrustDomainName, certificate_spiffe,
-    root_domain,
+    Identity, IdentityError, RootPin, Subject, TrustBundle, TrustDomainName, certificate_spiffe, root_domain,
 };
 
 /// Protocol of hub and agent connections.
@@ -58,30 +55,18 @@ pub struct ServerTls {
 
 impl ServerTls {
     /// Fails unless `identity` is a hub of the bundle's trust domain.
-    pub fn new(
-        identity: Identity,
-        bundle: TrustBundle,
-        admission: PeerAdmission,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(identity: Identity, bundle: TrustBundle, admission: PeerAdmission) -> Result<Self, IdentityError> {
         let own = identity.describe();
         if &own.trust_domain != bundle.trust_domain() {
             return Err(IdentityError::mismatch(
                 "trust bundle",
-                format!(
-                    "it is of {}, we are of {}",
-                    bundle.trust_domain(),
-                    own.trust_domain
-                ),
+                format!("it is of {}, we are of {}", bundle.trust_domain(), own.trust_domain),
             ));
         }
         if !matches!(own.subject, Subject::Hub { .. }) {
             return Err(IdentityError::mismatch("certificate", "not one of a hub"));
         }
-        Ok(Self {
-            identity,
-            bundle,
-            admission,
-        })
+        Ok(Self { identity, bundle, admission })
     }
 
     /// Our identity.
@@ -93,29 +78,18 @@ impl ServerTls {
     /// Configuration for QUIC: TLS 1.3, client certificates checked against the bundle.
     pub(crate) fn quic(&self) -> Result<ServerConfig, IdentityError> {
         let provider = provider();
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(self.bundle.store()?),
-            provider.clone(),
-        );
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.bundle.store()?), provider.clone());
         let verifier = match self.admission {
             PeerAdmission::Enrolment => verifier.allow_unauthenticated(),
             PeerAdmission::CertificateRequired => verifier,
         };
-        let inner = verifier
-            .build()
-            .map_err(|error| IdentityError::crypto("client verification setup", error))?;
-        let verifier = PeerVerifier {
-            inner,
-            trust_domain: self.bundle.trust_domain().clone(),
-        };
+        let inner = verifier.build().map_err(|error| IdentityError::crypto("client verification setup", error))?;
+        let verifier = PeerVerifier { inner, trust_domain: self.bundle.trust_domain().clone() };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| IdentityError::crypto("TLS setup", error))?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(
-                self.identity.chain().to_vec(),
-                self.identity.key().private_der(),
-            )
+            .with_single_cert(self.identity.chain().to_vec(), self.identity.key().private_der())
             .map_err(|error| IdentityError::crypto("TLS setup", error))?;
         config.alpn_protocols = vec![ALPN_WINDLASS.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -129,10 +103,7 @@ impl ServerTls {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| IdentityError::crypto("TLS setup", error))?
             .with_no_client_auth()
-            .with_single_cert(
-                self.identity.chain().to_vec(),
-                self.identity.key().private_der(),
-            )
+            .with_single_cert(self.identity.chain().to_vec(), self.identity.key().private_der())
             .map_err(|error| IdentityError::crypto("TLS setup", error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -172,21 +143,13 @@ impl ClientTls {
     /// For enrolment: no certificate yet, any hub below the pinned root.
     #[must_use]
     pub fn pinned(pin: RootPin) -> Self {
-        Self {
-            trust: Trust::Pin(pin),
-            identity: None,
-            expected: ExpectedHub::Any,
-        }
+        Self { trust: Trust::Pin(pin), identity: None, expected: ExpectedHub::Any }
     }
 
     /// For a session: our certificate, any hub of the bundle's trust domain.
     #[must_use]
     pub fn enrolled(bundle: TrustBundle, identity: Identity) -> Self {
-        Self {
-            trust: Trust::Bundle(bundle),
-            identity: Some(identity),
-            expected: ExpectedHub::Any,
-        }
+        Self { trust: Trust::Bundle(bundle), identity: Some(identity), expected: ExpectedHub::Any }
     }
 
     /// Accepts this node alone.
@@ -201,9 +164,7 @@ impl ClientTls {
         let verifier = HubVerifier {
             anchors: match &self.trust {
                 Trust::Pin(pin) => Anchors::Pin(*pin),
-                Trust::Bundle(bundle) => {
-                    Anchors::Bundle(bundle.store()?, bundle.trust_domain().clone())
-                }
+                Trust::Bundle(bundle) => Anchors::Bundle(bundle.store()?, bundle.trust_domain().clone()),
             },
             expected: self.expected.clone(),
             algorithms: provider.signature_verification_algorithms,
@@ -252,9 +213,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .inner
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         let id = certificate_spiffe(end_entity).map_err(refused)?;
         if id.trust_domain() != &self.trust_domain {
             return Err(refused(IdentityError::mismatch(
@@ -311,13 +270,7 @@ impl HubVerifier {
     ) -> Result<TrustDomainName, rustls::Error> {
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let chains_to = |roots: &RootCertStore| {
-            verify_server_cert_signed_by_trust_anchor(
-                &leaf,
-                roots,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )
+            verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, self.algorithms.all)
         };
         match &self.anchors {
             Anchors::Bundle(roots, trust_domain) => {
@@ -325,10 +278,8 @@ impl HubVerifier {
                 Ok(trust_domain.clone())
             }
             Anchors::Pin(pin) => {
-                let root = intermediates
-                    .iter()
-                    .find(|der| RootPin::of_der(der).as_ref() == Ok(pin))
-                    .ok_or_else(|| {
+                let root =
+                    intermediates.iter().find(|der| RootPin::of_der(der).as_ref() == Ok(pin)).ok_or_else(|| {
                         refused(IdentityError::mismatch(
                             "hub certificate",
                             format!("no root with the pin {pin} in its chain"),

@@ -142,12 +142,7 @@ impl LogIndex {
     }
 
     fn recount_cache(&mut self) {
-        self.cache_bytes = self
-            .cache
-            .keys()
-            .filter_map(|at| self.entries.get(at))
-            .map(|position| position.bytes)
-            .sum();
+        self.cache_bytes = self.cache.keys().filter_map(|at| self.entries.get(at)).map(|position| position.bytes).sum();
     }
 }
 

@@ -87,11 +87,7 @@ fn git(dir: &Path, arguments: &[&str]) -> String {
         .env("GIT_COMMITTER_EMAIL", "tester@localhost")
         .output()
         .expect("these tests need the git program");
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -118,10 +114,7 @@ pub(super) fn start_in(config: SourceConfig) -> Sources {
 }
 
 /// Waits for the first state that fits. The bound only turns a hang into a failure.
-pub(super) async fn until(
-    receiver: &mut watch::Receiver<RefState>,
-    fits: impl FnMut(&RefState) -> bool,
-) -> RefState {
+pub(super) async fn until(receiver: &mut watch::Receiver<RefState>, fits: impl FnMut(&RefState) -> bool) -> RefState {
     tokio::time::timeout(Duration::from_secs(60), receiver.wait_for(fits))
         .await
         .expect("the state arrives")
@@ -254,14 +247,8 @@ async fn answer(State(state): State<Arc<ServerState>>, request: Request) -> Resp
 async fn backend(root: &Path, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 64 << 20).await.unwrap();
-    let text = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text =
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let mut child = tokio::process::Command::new("git")
         .arg("http-backend")
         .env_clear()
@@ -298,10 +285,7 @@ async fn backend(root: &Path, request: Request) -> Response {
         if name == "Status" {
             status = StatusCode::from_u16(value.trim()[..3].parse().unwrap()).unwrap();
         } else {
-            headers.insert(
-                http::HeaderName::try_from(name).unwrap(),
-                value.trim().parse().unwrap(),
-            );
+            headers.insert(http::HeaderName::try_from(name).unwrap(), value.trim().parse().unwrap());
         }
     }
     (status, headers, output[split + 4..].to_vec()).into_response()

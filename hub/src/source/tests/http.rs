@@ -8,10 +8,7 @@ use super::fixture::{Behaviour, Server, Work, checked, config, start, start_in, 
 use crate::source::{Credentials, Repository, SourceConfig, SourceError};
 
 fn basic(username: &str, password: &str) -> (Credentials, Behaviour) {
-    let credentials = Credentials::Basic {
-        username: username.to_owned(),
-        password: password.to_owned(),
-    };
+    let credentials = Credentials::Basic { username: username.to_owned(), password: password.to_owned() };
     let expected = format!("Basic {}", STANDARD.encode(format!("{username}:{password}")));
     (credentials, Behaviour::Demand(expected))
 }
@@ -149,10 +146,7 @@ async fn a_mirror_is_not_read_with_credentials_that_the_server_refuses() {
     let repository = server.repository().with_credentials(credentials);
     let commit = sources.resolve(&repository, "main").await.unwrap();
     assert!(sources.tree(&repository, &commit).await.is_ok());
-    for stranger in [
-        server.repository(),
-        server.repository().with_credentials(basic("eve", "x").0),
-    ] {
+    for stranger in [server.repository(), server.repository().with_credentials(basic("eve", "x").0)] {
         let refused = sources.tree(&stranger, &commit).await.err();
         assert!(matches!(refused, Some(SourceError::Unauthorized { .. })), "{refused:?}");
     }
@@ -164,10 +158,7 @@ async fn what_the_server_lacks_is_named() {
     let server = Server::start(work.dir.path()).await;
     let (_dir, sources) = start();
     let missing = Repository::new(server.url("missing.git"));
-    assert!(matches!(
-        sources.resolve(&missing, "main").await,
-        Err(SourceError::NotFound { .. })
-    ));
+    assert!(matches!(sources.resolve(&missing, "main").await, Err(SourceError::NotFound { .. })));
     server.behave(Behaviour::Fail(503));
     let error = sources.resolve(&server.repository(), "main").await.unwrap_err();
     assert!(error.to_string().contains("503"), "{error}");
@@ -220,10 +211,7 @@ async fn a_pack_over_the_limit_is_refused_and_the_last_commit_stays() {
     let work = Work::new();
     let server = Server::start(work.dir.path()).await;
     let dir = tempfile::tempdir().unwrap();
-    let sources = start_in(SourceConfig {
-        max_repository_bytes: 40_000,
-        ..config(dir.path())
-    });
+    let sources = start_in(SourceConfig { max_repository_bytes: 40_000, ..config(dir.path()) });
     let repository = server.repository();
     let mut state = sources.subscribe(&repository, "main").await;
     let good = checked(&mut state).await;
@@ -342,11 +330,7 @@ async fn too_many_packs_lead_to_a_new_clone_and_open_trees_stay_whole() {
     let first = work.head();
     let server = Server::start(work.dir.path()).await;
     let dir = tempfile::tempdir().unwrap();
-    let sources = start_in(SourceConfig {
-        max_packs: 2,
-        rebuild_interval: Duration::ZERO,
-        ..config(dir.path())
-    });
+    let sources = start_in(SourceConfig { max_packs: 2, rebuild_interval: Duration::ZERO, ..config(dir.path()) });
     let repository = server.repository();
     let tree = sources.tree(&repository, &first).await.unwrap();
     for round in 0..8 {

@@ -62,25 +62,13 @@ async fn what_does_not_exist_is_named() {
     let error = sources.resolve(&work.local(), "nowhere").await.unwrap_err();
     assert!(error.to_string().contains("no branch, tag or commit \"nowhere\""), "{error}");
     let absent = "0123456789012345678901234567890123456789";
-    assert!(matches!(
-        sources.resolve(&work.local(), absent).await,
-        Err(SourceError::UnknownReference { .. })
-    ));
+    assert!(matches!(sources.resolve(&work.local(), absent).await, Err(SourceError::UnknownReference { .. })));
     let missing = Repository::new(dir.path().join("missing").to_str().unwrap());
-    assert!(matches!(
-        sources.resolve(&missing, "main").await,
-        Err(SourceError::NotFound { .. })
-    ));
+    assert!(matches!(sources.resolve(&missing, "main").await, Err(SourceError::NotFound { .. })));
     let state = checked(&mut sources.subscribe(&work.local(), "a..b").await).await;
     assert!(matches!(state.error, Some(SourceError::Reference { .. })));
-    let refusing = start_in(SourceConfig {
-        local: LocalAccess::Refused,
-        ..config(dir.path())
-    });
-    assert!(matches!(
-        refusing.resolve(&work.local(), "main").await,
-        Err(SourceError::LocalRefused { .. })
-    ));
+    let refusing = start_in(SourceConfig { local: LocalAccess::Refused, ..config(dir.path()) });
+    assert!(matches!(refusing.resolve(&work.local(), "main").await, Err(SourceError::LocalRefused { .. })));
 }
 
 #[tokio::test]
@@ -90,10 +78,7 @@ async fn an_empty_repository_has_no_head() {
     let work = Work::new();
     work.git(&["init", "-q", dir.path().to_str().unwrap()]);
     let repository = Repository::new(dir.path().to_str().unwrap());
-    assert!(matches!(
-        sources.resolve(&repository, "HEAD").await,
-        Err(SourceError::UnknownReference { .. })
-    ));
+    assert!(matches!(sources.resolve(&repository, "HEAD").await, Err(SourceError::UnknownReference { .. })));
 }
 
 #[tokio::test]
@@ -150,10 +135,7 @@ async fn trees_read_nested_files_and_follow_links_inside_only() {
     }
     let names: Vec<String> = tree.list("").unwrap().unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["absolute", "app.yaml", "base", "base.txt", "broken", "loop"]);
-    let file = Entry {
-        name: "file.yaml".to_owned(),
-        kind: EntryKind::File,
-    };
+    let file = Entry { name: "file.yaml".to_owned(), kind: EntryKind::File };
     assert_eq!(tree.list("base/short"), Ok(Some(vec![file])));
     assert_eq!(tree.list("app.yaml"), Ok(None));
     assert_eq!(tree.object_id("base/short"), tree.object_id("base/deep/er"));
@@ -173,24 +155,14 @@ async fn big_files_and_many_entries_are_refused_and_the_rest_is_read() {
     }
     let commit = work.commit_all();
     let dir = tempfile::tempdir().unwrap();
-    let sources = start_in(SourceConfig {
-        max_file_bytes: 1000,
-        ..config(dir.path())
-    });
+    let sources = start_in(SourceConfig { max_file_bytes: 1000, ..config(dir.path()) });
     let tree = sources.tree(&work.local(), &commit).await.unwrap();
-    let too_large = TreeError::TooLarge {
-        path: "big.bin".to_owned(),
-        size: 2000,
-        limit: 1000,
-    };
+    let too_large = TreeError::TooLarge { path: "big.bin".to_owned(), size: 2000, limit: 1000 };
     assert_eq!(tree.read("big.bin"), Err(too_large));
     assert_eq!(text(&tree, "app.yaml").as_deref(), Some("one"));
 
     // The limit on reading is the tree's; the mirror was filled above with the larger one.
-    let narrow = start_in(SourceConfig {
-        max_tree_entries: 20,
-        ..config(dir.path())
-    });
+    let narrow = start_in(SourceConfig { max_tree_entries: 20, ..config(dir.path()) });
     let tree = narrow.tree(&work.local(), &commit).await.unwrap();
     assert_eq!(text(&tree, "app.yaml").as_deref(), Some("one"));
     assert!(matches!(tree.list("many"), Err(TreeError::TooLarge { limit: 20, .. })));
@@ -201,13 +173,7 @@ async fn a_repository_over_the_limit_is_refused() {
     let work = Work::new();
     let commit: CommitId = work.commit("big.bin", vec![b'x'; 100_000]);
     let dir = tempfile::tempdir().unwrap();
-    let sources = start_in(SourceConfig {
-        max_repository_bytes: 50_000,
-        ..config(dir.path())
-    });
+    let sources = start_in(SourceConfig { max_repository_bytes: 50_000, ..config(dir.path()) });
     let error = sources.resolve(&work.local(), commit.as_str()).await.unwrap_err();
-    assert!(
-        matches!(error, SourceError::TooLarge { limit: "max_repository_bytes", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SourceError::TooLarge { limit: "max_repository_bytes", .. }), "{error}");
 }

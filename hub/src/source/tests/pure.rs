@@ -11,10 +11,7 @@ fn listed(names: &[&str]) -> Vec<ListedRef> {
     names
         .iter()
         .enumerate()
-        .map(|(index, name)| ListedRef {
-            name: (*name).to_owned(),
-            target: commit(index),
-        })
+        .map(|(index, name)| ListedRef { name: (*name).to_owned(), target: commit(index) })
         .collect()
 }
 
@@ -62,10 +59,7 @@ fn references_are_chosen_in_a_fixed_order() {
 #[test]
 fn names_that_git_forbids_are_refused() {
     for text in ["a..b", "a b", "-\u{7}", "a^", "a:b", "/a", "a/", "a//b", ".a", "a.lock", "a@{1}", "@", "a\\b", "a."] {
-        assert!(
-            matches!(Wanted::parse(text), Err(SourceError::Reference { .. })),
-            "{text:?}"
-        );
+        assert!(matches!(Wanted::parse(text), Err(SourceError::Reference { .. })), "{text:?}");
     }
     assert!(Wanted::parse(&"a".repeat(2000)).is_err());
 }
@@ -99,10 +93,7 @@ fn spellings_of_one_repository_are_equal() {
     }
     assert_eq!(normalize_url("file:///srv/app.git"), "/srv/app");
     assert_eq!(normalize_url("/srv/app"), "/srv/app");
-    assert_ne!(
-        normalize_url("https://github.com/acme/app"),
-        normalize_url("https://github.com/acme/App")
-    );
+    assert_ne!(normalize_url("https://github.com/acme/app"), normalize_url("https://github.com/acme/App"));
     assert_ne!(normalize_url("https://h:8443/a"), normalize_url("https://h/a"));
 }
 
@@ -113,10 +104,7 @@ fn secrets_never_show() {
     assert_eq!(redact("https://bob:hun/ter2@host/a"), "https://host/a");
     assert_eq!(redact("https://host/a@b"), "https://host/a@b");
     let repository = Repository::new(url).with_credentials(Credentials::Token("hunter3".to_owned()));
-    let basic = Credentials::Basic {
-        username: "bob".to_owned(),
-        password: "hunter4".to_owned(),
-    };
+    let basic = Credentials::Basic { username: "bob".to_owned(), password: "hunter4".to_owned() };
     let parsed = repository.parse().unwrap();
     let shown = format!("{repository:?} {basic:?} {parsed:?} {:?}", parsed.fingerprint());
     assert!(!shown.contains("hunter"), "{shown}");
@@ -126,10 +114,7 @@ fn secrets_never_show() {
 #[test]
 fn credentials_in_the_url_count_unless_others_are_given() {
     let embedded = Repository::new("https://b%40b:p%3Aw@h/a").parse().unwrap().credentials;
-    let expect = Credentials::Basic {
-        username: "b@b".to_owned(),
-        password: "p:w".to_owned(),
-    };
+    let expect = Credentials::Basic { username: "b@b".to_owned(), password: "p:w".to_owned() };
     assert_eq!(embedded, Some(expect));
     let token = Credentials::Token("t".to_owned());
     let given = Repository::new("https://b:p@h/a").with_credentials(token.clone());

@@ -97,7 +97,8 @@ impl Pack {
             return Ok(Err("its end is missing"));
         }
         let entries = u64::from(count.try_into().map_or(0, u32::from_be_bytes));
-        let Some(start) = (file_bytes - TRAILER_BYTES).checked_sub(entries * ENTRY_BYTES).filter(|s| *s >= HEADER_BYTES)
+        let Some(start) =
+            (file_bytes - TRAILER_BYTES).checked_sub(entries * ENTRY_BYTES).filter(|s| *s >= HEADER_BYTES)
         else {
             return Ok(Err("its footer does not fit into it"));
         };

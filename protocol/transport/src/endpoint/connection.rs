@@ -102,8 +102,7 @@ impl Connection {
         let (send, receive) = self.inner.accept_bi().await.map_err(Closed::from)?;
         if let Some(stranger) = &self.stranger {
             // QUIC would grant a new stream for each one that ends; "one" means one.
-            self.inner
-                .set_max_concurrent_bi_streams(VarInt::from_u32(0));
+            self.inner.set_max_concurrent_bi_streams(VarInt::from_u32(0));
             if stranger.stream_used.swap(true, Ordering::AcqRel) {
                 stranger.close("one stream without a certificate");
                 return Err(StreamError::Connection(Closed::Local));
@@ -147,9 +146,7 @@ impl Connection {
                 bytes_left: AtomicU64::new(u64::from(strangers.bytes)),
             };
             let mut frames = tuning.frames;
-            frames.frame = frames
-                .frame
-                .min(usize::try_from(strangers.bytes).unwrap_or(usize::MAX));
+            frames.frame = frames.frame.min(usize::try_from(strangers.bytes).unwrap_or(usize::MAX));
             return Ok(Self {
                 inner,
                 peer: Arc::new(Peer::Unauthenticated),
@@ -160,23 +157,13 @@ impl Connection {
         inner.set_max_concurrent_bi_streams(VarInt::from_u32(tuning.bidirectional_streams));
         inner.set_max_concurrent_uni_streams(VarInt::from_u32(tuning.unidirectional_streams));
         inner.set_receive_window(VarInt::from_u32(tuning.connection_window));
-        Ok(Self {
-            inner,
-            peer: Arc::new(Peer::Authenticated(identity)),
-            frames: tuning.frames,
-            stranger: None,
-        })
+        Ok(Self { inner, peer: Arc::new(Peer::Authenticated(identity)), frames: tuning.frames, stranger: None })
     }
 
     /// A connection whose handshake is done, from the dialer's side: the peer is a hub that was verified.
     pub(super) fn dialed(inner: quinn::Connection, tuning: &Tuning) -> Result<Self, IdentityError> {
         let peer = identity_of(&inner)?.map_or(Peer::Unauthenticated, Peer::Authenticated);
-        Ok(Self {
-            inner,
-            peer: Arc::new(peer),
-            frames: tuning.frames,
-            stranger: None,
-        })
+        Ok(Self { inner, peer: Arc::new(peer), frames: tuning.frames, stranger: None })
     }
 
     fn sender(&self, stream: quinn::SendStream) -> FrameSender {
@@ -192,11 +179,7 @@ impl Stranger {
     /// Counts bytes read from the peer; closes the connection when there are too many.
     pub(crate) fn spend(&self, bytes: usize) -> Result<(), Closed> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let spent = self
-            .bytes_left
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-                left.checked_sub(bytes)
-            });
+        let spent = self.bytes_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes));
         spent.map(|_| ()).map_err(|_| {
             self.close("too many bytes without a certificate");
             Closed::Local
@@ -204,8 +187,7 @@ impl Stranger {
     }
 
     fn close(&self, reason: &str) {
-        self.connection
-            .close(CloseCode::LIMIT.varint(), reason.as_bytes());
+        self.connection.close(CloseCode::LIMIT.varint(), reason.as_bytes());
     }
 }
 
@@ -217,8 +199,5 @@ fn identity_of(connection: &quinn::Connection) -> Result<Option<PeerIdentity>, I
     let chain = any
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| IdentityError::malformed("peer identity", "not a certificate chain"))?;
-    chain
-        .first()
-        .map(|leaf| PeerIdentity::from_der(leaf))
-        .transpose()
+    chain.first().map(|leaf| PeerIdentity::from_der(leaf)).transpose()
 }

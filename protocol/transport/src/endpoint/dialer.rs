@@ -10,15 +10,11 @@ use std::{
     time::Duration,
 };
 
-use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig,
-};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig};
 use rustls::pki_types::ServerName;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{
-    ClientTls, CloseCode, Closed, Connection, DEFAULT_PORT, EndpointError, Tuning, udp_socket,
-};
+use super::{ClientTls, CloseCode, Closed, Connection, DEFAULT_PORT, EndpointError, Tuning, udp_socket};
 use crate::identity::IdentityError;
 
 /// Addresses of one name that are tried.
@@ -89,13 +85,8 @@ impl Dialer {
     pub fn bind_to(address: SocketAddr, tuning: Tuning) -> Result<Self, EndpointError> {
         let failed = |source| EndpointError::Bind { address, source };
         let socket = udp_socket(address, tuning.socket_buffer).map_err(failed)?;
-        let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            None,
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
+        let endpoint =
+            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).map_err(failed)?;
         Ok(Self { endpoint, tuning })
     }
 
@@ -103,10 +94,7 @@ impl Dialer {
     pub async fn dial(&self, address: &str, tls: &ClientTls) -> Result<Connection, DialError> {
         let (host, port) = split_address(address)?;
         let config = self.client_config(address, tls)?;
-        let unresolved = |source| DialError::Resolve {
-            address: address.to_owned(),
-            source,
-        };
+        let unresolved = |source| DialError::Resolve { address: address.to_owned(), source };
         let found = timeout(ATTEMPT, lookup_host((host, port)))
             .await
             .map_err(|_| unresolved(io::ErrorKind::TimedOut.into()))?
@@ -164,10 +152,10 @@ impl Dialer {
         let crypto = QuicClientConfig::try_from(crypto)
             .map_err(|error| DialError::Tls(IdentityError::crypto("QUIC setup", error)))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        let transport = self.tuning.dialing().map_err(|error| DialError::Setup {
-            address: address.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let transport = self
+            .tuning
+            .dialing()
+            .map_err(|error| DialError::Setup { address: address.to_owned(), reason: error.to_string() })?;
         config.transport_config(transport);
         Ok(config)
     }
@@ -184,18 +172,11 @@ impl Dialer {
             Ok(_) => host,
             Err(_) => "windlass.invalid",
         };
-        let failed = |source| DialError::Handshake {
-            address: address.to_owned(),
-            remote,
-            source,
-        };
+        let failed = |source| DialError::Handshake { address: address.to_owned(), remote, source };
         let connecting = self
             .endpoint
             .connect_with(config, remote, name)
-            .map_err(|error| DialError::Setup {
-                address: address.to_owned(),
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| DialError::Setup { address: address.to_owned(), reason: error.to_string() })?;
         let inner = timeout(ATTEMPT, connecting)
             .await
             .map_err(|_| failed(Closed::TimedOut))?
@@ -206,9 +187,7 @@ impl Dialer {
 
 /// Splits `host`, `host:port`, `1.2.3.4`, `::1`, `[::1]` or `[::1]:port`.
 fn split_address(address: &str) -> Result<(&str, u16), DialError> {
-    let refused = || DialError::Address {
-        address: address.chars().take(300).collect(),
-    };
+    let refused = || DialError::Address { address: address.chars().take(300).collect() };
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or_else(refused)?;
         match rest {

@@ -12,19 +12,14 @@ use std::{
     time::Duration,
 };
 
-use quinn::{
-    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
-    crypto::rustls::QuicServerConfig,
-};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    CloseCode, Closed, Connection, EndpointError, ListenerLimits, Peer, ServerTls, udp_socket,
-};
+use super::{CloseCode, Closed, Connection, EndpointError, ListenerLimits, Peer, ServerTls, udp_socket};
 use crate::{admission::Rate, identity::IdentityError};
 
 /// Bytes buffered for one attempt that waits: a ClientHello with a certificate chain to come needs two packets.
@@ -77,21 +72,12 @@ struct Shared {
 impl Listener {
     /// Binds `address` (port 0 picks a free one). To be called inside a tokio runtime, whose threads then do the
     /// work: bind in a runtime of its own what must not wait for others.
-    pub fn bind(
-        address: SocketAddr,
-        tls: &ServerTls,
-        limits: ListenerLimits,
-    ) -> Result<Self, EndpointError> {
+    pub fn bind(address: SocketAddr, tls: &ServerTls, limits: ListenerLimits) -> Result<Self, EndpointError> {
         let config = server_config(tls, &limits)?;
         let failed = |source| EndpointError::Bind { address, source };
         let socket = udp_socket(address, limits.tuning.socket_buffer).map_err(failed)?;
-        let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            Some(config),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
+        let endpoint =
+            Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)?;
         let (sender, accepted) = mpsc::channel(limits.handshakes.max(1));
         let shared = Arc::new(Shared {
             endpoint,
@@ -103,11 +89,7 @@ impl Listener {
             failed: AtomicU64::new(0),
         });
         let admission = tokio::spawn(admit(Arc::clone(&shared), sender));
-        Ok(Self {
-            accepted,
-            control: ListenerControl { shared },
-            admission,
-        })
+        Ok(Self { accepted, control: ListenerControl { shared }, admission })
     }
 
     /// The next connection whose handshake is done; `None` once the listener was closed. Cancel-safe.
@@ -141,10 +123,7 @@ impl ListenerControl {
         self.shared
             .endpoint
             .local_addr()
-            .map_err(|source| EndpointError::Bind {
-                address: SocketAddr::from(([0, 0, 0, 0], 0)),
-                source,
-            })
+            .map_err(|source| EndpointError::Bind { address: SocketAddr::from(([0, 0, 0, 0], 0)), source })
     }
 
     /// Replaces certificate, key and trust bundle for handshakes that begin from now on. Open connections keep
@@ -198,10 +177,7 @@ async fn admit(shared: Arc<Shared>, accepted: mpsc::Sender<Connection>) {
     let limits = &shared.limits;
     let slots = Arc::new(Semaphore::new(limits.handshakes.max(1)));
     let crowded = limits.handshakes / 2;
-    let mut rate = Rate::new(
-        limits.handshakes_per_second,
-        limits.handshakes_per_second / 4,
-    );
+    let mut rate = Rate::new(limits.handshakes_per_second, limits.handshakes_per_second / 4);
     let start = Instant::now();
     // Handshakes live in this set, so that aborting this task ends them too.
     let mut handshakes = JoinSet::new();
@@ -212,8 +188,7 @@ async fn admit(shared: Arc<Shared>, accepted: mpsc::Sender<Connection>) {
             incoming.refuse();
             continue;
         }
-        let pressed =
-            slots.available_permits() <= crowded || rate.wait(start.elapsed()) > Duration::ZERO;
+        let pressed = slots.available_permits() <= crowded || rate.wait(start.elapsed()) > Duration::ZERO;
         if pressed && !incoming.remote_address_validated() && incoming.may_retry() {
             shared.retried.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = incoming.retry() {
@@ -232,12 +207,7 @@ async fn admit(shared: Arc<Shared>, accepted: mpsc::Sender<Connection>) {
             return;
         };
         rate.admitted(start.elapsed());
-        handshakes.spawn(handshake(
-            Arc::clone(&shared),
-            incoming,
-            accepted.clone(),
-            slot,
-        ));
+        handshakes.spawn(handshake(Arc::clone(&shared), incoming, accepted.clone(), slot));
     }
 }
 
@@ -252,10 +222,7 @@ async fn handshake(
     let limits = &shared.limits;
     let finished = async {
         let connecting = incoming.accept().map_err(Closed::from)?;
-        timeout(limits.handshake_timeout, connecting)
-            .await
-            .map_err(|_| Closed::TimedOut)?
-            .map_err(Closed::from)
+        timeout(limits.handshake_timeout, connecting).await.map_err(|_| Closed::TimedOut)?.map_err(Closed::from)
     };
     let inner = match finished.await {
         Ok(inner) => inner,
@@ -290,16 +257,9 @@ async fn handshake(
 }
 
 /// Ends the connection of a peer without a certificate after its time. Holds its place until it is gone.
-async fn limit_lifetime(
-    connection: quinn::Connection,
-    lifetime: Duration,
-    place: OwnedSemaphorePermit,
-) {
+async fn limit_lifetime(connection: quinn::Connection, lifetime: Duration, place: OwnedSemaphorePermit) {
     if timeout(lifetime, connection.closed()).await.is_err() {
-        connection.close(
-            CloseCode::DEADLINE.varint(),
-            b"no certificate within the time allowed",
-        );
+        connection.close(CloseCode::DEADLINE.varint(), b"no certificate within the time allowed");
     }
     drop(place);
 }

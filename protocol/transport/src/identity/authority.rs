@@ -6,9 +6,8 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-    date_time_ymd, string::Ia5String,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
@@ -34,15 +33,9 @@ impl Validity {
     /// Fails unless `not_before < not_after` and both can be written into a certificate.
     pub fn new(not_before: u64, not_after: u64) -> Result<Self, IdentityError> {
         if not_before >= not_after || not_after > LAST_UNIX {
-            return Err(IdentityError::Validity {
-                not_before,
-                not_after,
-            });
+            return Err(IdentityError::Validity { not_before, not_after });
         }
-        Ok(Self {
-            not_before,
-            not_after,
-        })
+        Ok(Self { not_before, not_after })
     }
 }
 
@@ -104,10 +97,7 @@ impl TrustDomain {
     pub fn from_pem(certificate_pem: &str, key: KeyMaterial) -> Result<Self, IdentityError> {
         let certificates = certificates_from_pem(certificate_pem)?;
         let [root] = certificates.as_slice() else {
-            return Err(IdentityError::malformed(
-                "root certificate",
-                "expected exactly one certificate",
-            ));
+            return Err(IdentityError::malformed("root certificate", "expected exactly one certificate"));
         };
         check_key(root, &key)?;
         Ok(Self {
@@ -181,25 +171,14 @@ impl IssuingAuthority {
     pub fn from_pem(chain_pem: &str, key: KeyMaterial) -> Result<Self, IdentityError> {
         let certificates = certificates_from_pem(chain_pem)?;
         let [issuer, root] = certificates.as_slice() else {
-            return Err(IdentityError::malformed(
-                "issuer chain",
-                "expected the issuer's and the root's certificate",
-            ));
+            return Err(IdentityError::malformed("issuer chain", "expected the issuer's and the root's certificate"));
         };
         check_key(issuer, &key)?;
         let trust_domain = root_domain(issuer)?;
         if root_domain(root)? != trust_domain {
-            return Err(IdentityError::mismatch(
-                "issuer certificate",
-                "its root is of another trust domain",
-            ));
+            return Err(IdentityError::mismatch("issuer certificate", "its root is of another trust domain"));
         }
-        Ok(Self {
-            trust_domain,
-            chain_pem: chain_pem.to_owned(),
-            issuer_pem: first_pem(chain_pem)?,
-            key,
-        })
+        Ok(Self { trust_domain, chain_pem: chain_pem.to_owned(), issuer_pem: first_pem(chain_pem)?, key })
     }
 
     /// The trust domain that this authority issues for.
@@ -231,10 +210,7 @@ impl IssuingAuthority {
         validity: Validity,
     ) -> Result<String, IdentityError> {
         let id = SpiffeId::hub(self.trust_domain.clone(), node)?;
-        let usages = [
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = self.issue(key, &id, &names.0, &usages, serial, validity)?;
         Ok(format!("{}{}", leaf.pem(), self.chain_pem))
     }
@@ -309,32 +285,20 @@ fn authority_params(
     params.distinguished_name = common_name(&subject);
     params.subject_alt_names = vec![SanType::URI(ia5(&name.uri())?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     Ok(params)
 }
 
 /// Rebuilds what rcgen needs to sign below a stored authority: subject and key identifier. Both follow from how
 /// this file makes authorities (one common name, identifier from the key), so reading the name is enough.
-fn load_issuer<'a>(
-    certificate_pem: &str,
-    key: &'a KeyMaterial,
-) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
+fn load_issuer<'a>(certificate_pem: &str, key: &'a KeyMaterial) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
     let malformed = |reason: &str| IdentityError::malformed("authority certificate", reason);
     let certificates = certificates_from_pem(certificate_pem)?;
-    let der = certificates
-        .first()
-        .ok_or_else(|| malformed("no certificate in it"))?;
-    let (_, certificate) = X509Certificate::from_der(der)
-        .map_err(|error| IdentityError::malformed("authority certificate", error))?;
-    let attributes: Vec<&str> = certificate
-        .subject()
-        .iter_attributes()
-        .map(|attribute| attribute.as_str().unwrap_or_default())
-        .collect();
+    let der = certificates.first().ok_or_else(|| malformed("no certificate in it"))?;
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("authority certificate", error))?;
+    let attributes: Vec<&str> =
+        certificate.subject().iter_attributes().map(|attribute| attribute.as_str().unwrap_or_default()).collect();
     let [subject] = attributes.as_slice() else {
         return Err(malformed("its subject is not one common name"));
     };
@@ -345,15 +309,12 @@ fn load_issuer<'a>(
 }
 
 fn check_key(der: &[u8], key: &KeyMaterial) -> Result<(), IdentityError> {
-    let (_, certificate) = X509Certificate::from_der(der)
-        .map_err(|error| IdentityError::malformed("authority certificate", error))?;
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("authority certificate", error))?;
     if SubjectKey::from_spki(certificate.public_key())? == key.public() {
         return Ok(());
     }
-    Err(IdentityError::mismatch(
-        "authority certificate",
-        "it was issued for another key",
-    ))
+    Err(IdentityError::mismatch("authority certificate", "it was issued for another key"))
 }
 
 /// The first PEM block, with its line end.
@@ -381,9 +342,7 @@ fn is_dns_name(name: &str) -> bool {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     name.len() <= 253 && name.split('.').all(label)
 }

@@ -4,9 +4,7 @@
 
 use std::fmt;
 
-use rcgen::{
-    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
-};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::{
@@ -61,9 +59,7 @@ impl KeyMaterial {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> SubjectKey {
-        SubjectKey {
-            point: self.pair.public_key_raw().to_vec(),
-        }
+        SubjectKey { point: self.pair.public_key_raw().to_vec() }
     }
 
     pub(crate) fn pair(&self) -> &KeyPair {
@@ -86,9 +82,7 @@ impl Clone for KeyMaterial {
 
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyMaterial")
-            .field("public", &self.public())
-            .finish_non_exhaustive()
+        f.debug_struct("KeyMaterial").field("public", &self.public()).finish_non_exhaustive()
     }
 }
 
@@ -104,9 +98,7 @@ impl SubjectKey {
     /// Names, extensions and attributes of the request are ignored. Fails on any key but ECDSA P-256, on a wrong
     /// signature, on trailing bytes, and above 4 KiB.
     pub fn from_signing_request(der: &[u8]) -> Result<Self, IdentityError> {
-        let refused = |reason: &str| IdentityError::Request {
-            reason: reason.to_owned(),
-        };
+        let refused = |reason: &str| IdentityError::Request { reason: reason.to_owned() };
         if der.len() > MAX_REQUEST {
             return Err(refused("longer than 4096 bytes"));
         }
@@ -133,24 +125,16 @@ impl SubjectKey {
     }
 
     pub(crate) fn from_spki(spki: &SubjectPublicKeyInfo<'_>) -> Result<Self, IdentityError> {
-        let curve = spki
-            .algorithm
-            .parameters
-            .as_ref()
-            .and_then(|parameters| parameters.as_oid().ok());
+        let curve = spki.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
         let point = &spki.subject_public_key.data;
         let expected = spki.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
             && curve == Some(OID_EC_P256)
             && point.len() == POINT_LEN
             && point.first() == Some(&4);
         if !expected {
-            return Err(IdentityError::Request {
-                reason: "its key is not an uncompressed ECDSA P-256 key".to_owned(),
-            });
+            return Err(IdentityError::Request { reason: "its key is not an uncompressed ECDSA P-256 key".to_owned() });
         }
-        Ok(Self {
-            point: point.to_vec(),
-        })
+        Ok(Self { point: point.to_vec() })
     }
 }
 

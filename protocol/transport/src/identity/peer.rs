@@ -6,10 +6,7 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use super::{
-    IdentityError, KeyMaterial, SpiffeId, Subject, SubjectKey, TrustDomainName,
-    trust::certificates_from_pem,
-};
+use super::{IdentityError, KeyMaterial, SpiffeId, Subject, SubjectKey, TrustDomainName, trust::certificates_from_pem};
 
 /// Certificates in one chain: leaf, issuer, root, and one spare for a cross-signed root.
 const MAX_CHAIN: usize = 4;
@@ -35,8 +32,8 @@ impl PeerIdentity {
     /// Reads a leaf certificate (DER).
     pub fn from_der(der: &[u8]) -> Result<Self, IdentityError> {
         let malformed = |reason: &str| IdentityError::malformed("peer certificate", reason);
-        let (rest, certificate) = X509Certificate::from_der(der)
-            .map_err(|error| IdentityError::malformed("peer certificate", error))?;
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("peer certificate", error))?;
         if !rest.is_empty() {
             return Err(malformed("bytes after its end"));
         }
@@ -58,8 +55,7 @@ impl PeerIdentity {
     #[must_use]
     pub fn renew_at_unix(&self) -> u64 {
         let lifetime = self.not_after_unix.saturating_sub(self.not_before_unix);
-        self.not_before_unix
-            .saturating_add((lifetime / 3).saturating_mul(2))
+        self.not_before_unix.saturating_add((lifetime / 3).saturating_mul(2))
     }
 }
 
@@ -77,27 +73,15 @@ impl Identity {
     pub fn new(chain_pem: &str, key: KeyMaterial) -> Result<Self, IdentityError> {
         let chain = certificates_from_pem(chain_pem)?;
         if chain.len() > MAX_CHAIN {
-            return Err(IdentityError::malformed(
-                "certificate chain",
-                "more than 4 certificates",
-            ));
+            return Err(IdentityError::malformed("certificate chain", "more than 4 certificates"));
         }
-        let first = chain
-            .first()
-            .ok_or_else(|| IdentityError::malformed("certificate chain", "no certificate in it"))?;
+        let first =
+            chain.first().ok_or_else(|| IdentityError::malformed("certificate chain", "no certificate in it"))?;
         let leaf = PeerIdentity::from_der(first)?;
         if leaf.key_digest != key.public().digest() {
-            return Err(IdentityError::mismatch(
-                "certificate",
-                "it was issued for another key",
-            ));
+            return Err(IdentityError::mismatch("certificate", "it was issued for another key"));
         }
-        Ok(Self {
-            chain,
-            chain_pem: chain_pem.to_owned(),
-            key,
-            leaf,
-        })
+        Ok(Self { chain, chain_pem: chain_pem.to_owned(), key, leaf })
     }
 
     /// What peers will read out of our certificate.
@@ -125,21 +109,16 @@ impl Identity {
 
 /// The SPIFFE id in a leaf certificate (DER).
 pub(crate) fn certificate_spiffe(der: &[u8]) -> Result<SpiffeId, IdentityError> {
-    let (_, certificate) = X509Certificate::from_der(der)
-        .map_err(|error| IdentityError::malformed("peer certificate", error))?;
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("peer certificate", error))?;
     spiffe_of(&certificate)
 }
 
 /// All URI names of a certificate.
-pub(crate) fn certificate_uris(
-    certificate: &X509Certificate<'_>,
-) -> Result<Vec<String>, IdentityError> {
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|error| IdentityError::malformed("certificate names", error))?;
-    let names = names.map_or(&[][..], |extension| {
-        extension.value.general_names.as_slice()
-    });
+pub(crate) fn certificate_uris(certificate: &X509Certificate<'_>) -> Result<Vec<String>, IdentityError> {
+    let names =
+        certificate.subject_alternative_name().map_err(|error| IdentityError::malformed("certificate names", error))?;
+    let names = names.map_or(&[][..], |extension| extension.value.general_names.as_slice());
     Ok(names
         .iter()
         .filter_map(|name| match name {
@@ -152,17 +131,11 @@ pub(crate) fn certificate_uris(
 /// A leaf has exactly one URI name (X509-SVID section 2): two would leave open which one counts.
 fn spiffe_of(certificate: &X509Certificate<'_>) -> Result<SpiffeId, IdentityError> {
     if certificate.is_ca() {
-        return Err(IdentityError::malformed(
-            "peer certificate",
-            "it is a certificate authority",
-        ));
+        return Err(IdentityError::malformed("peer certificate", "it is a certificate authority"));
     }
     match certificate_uris(certificate)?.as_slice() {
         [uri] => uri.parse(),
-        uris => Err(IdentityError::malformed(
-            "peer certificate",
-            format!("{} URI names instead of one", uris.len()),
-        )),
+        uris => Err(IdentityError::malformed("peer certificate", format!("{} URI names instead of one", uris.len()))),
     }
 }
 

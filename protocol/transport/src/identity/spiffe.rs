@@ -16,8 +16,7 @@ pub struct TrustDomainName(String);
 impl TrustDomainName {
     /// Accepts lower-case letters, digits, `.`, `-` and `_`, 1 to 255 bytes (SPIFFE-ID section 2.1).
     pub fn new(name: &str) -> Result<Self, IdentityError> {
-        let allowed =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         if name.is_empty() || name.len() > 255 || !name.bytes().all(allowed) {
             return Err(IdentityError::Name {
                 what: "trust domain",
@@ -81,30 +80,15 @@ pub struct SpiffeId {
 
 impl SpiffeId {
     /// `spiffe://<trust-domain>/cluster/<name>/<uid>`.
-    pub fn cluster(
-        trust_domain: TrustDomainName,
-        name: &str,
-        uid: &str,
-    ) -> Result<Self, IdentityError> {
-        let subject = Subject::Cluster {
-            name: segment("cluster name", name)?,
-            uid: segment("cluster uid", uid)?,
-        };
-        Ok(Self {
-            trust_domain,
-            subject,
-        })
+    pub fn cluster(trust_domain: TrustDomainName, name: &str, uid: &str) -> Result<Self, IdentityError> {
+        let subject = Subject::Cluster { name: segment("cluster name", name)?, uid: segment("cluster uid", uid)? };
+        Ok(Self { trust_domain, subject })
     }
 
     /// `spiffe://<trust-domain>/hub/<node>`.
     pub fn hub(trust_domain: TrustDomainName, node: &str) -> Result<Self, IdentityError> {
-        let subject = Subject::Hub {
-            node: segment("hub node", node)?,
-        };
-        Ok(Self {
-            trust_domain,
-            subject,
-        })
+        let subject = Subject::Hub { node: segment("hub node", node)? };
+        Ok(Self { trust_domain, subject })
     }
 
     /// The trust domain.
@@ -174,10 +158,7 @@ mod tests {
 
     #[test]
     fn ids_are_printed_and_parsed_back() {
-        for text in [
-            "spiffe://fleet.example/cluster/eu-1/7b1e",
-            "spiffe://fleet.example/hub/n1",
-        ] {
+        for text in ["spiffe://fleet.example/cluster/eu-1/7b1e", "spiffe://fleet.example/hub/n1"] {
             assert_eq!(text.parse::<SpiffeId>().unwrap().to_string(), text);
         }
     }

@@ -27,8 +27,8 @@ pub struct RootPin([u8; 32]);
 impl RootPin {
     /// The pin of a root certificate (DER).
     pub(crate) fn of_der(der: &[u8]) -> Result<Self, IdentityError> {
-        let (_, certificate) = X509Certificate::from_der(der)
-            .map_err(|error| IdentityError::malformed("root certificate", error))?;
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("root certificate", error))?;
         Ok(Self(sha256(certificate.public_key().raw)))
     }
 
@@ -103,11 +103,7 @@ impl TrustBundle {
             }
         }
         let trust_domain = trust_domain.ok_or_else(|| malformed("no certificate in it"))?;
-        Ok(Self {
-            trust_domain,
-            pem: pem.to_owned(),
-            roots,
-        })
+        Ok(Self { trust_domain, pem: pem.to_owned(), roots })
     }
 
     /// The trust domain that all roots share.
@@ -124,18 +120,13 @@ impl TrustBundle {
 
     /// Pins of all roots, in order.
     pub fn pins(&self) -> Result<Vec<RootPin>, IdentityError> {
-        self.roots
-            .iter()
-            .map(|root| RootPin::of_der(root))
-            .collect()
+        self.roots.iter().map(|root| RootPin::of_der(root)).collect()
     }
 
     pub(crate) fn store(&self) -> Result<RootCertStore, IdentityError> {
         let mut store = RootCertStore::empty();
         for root in &self.roots {
-            store
-                .add(root.clone())
-                .map_err(|error| IdentityError::malformed("root certificate", error))?;
+            store.add(root.clone()).map_err(|error| IdentityError::malformed("root certificate", error))?;
         }
         Ok(store)
     }
@@ -144,8 +135,8 @@ impl TrustBundle {
 /// The trust domain named by a root or issuer: one URI `spiffe://<trust-domain>` without a path.
 pub(crate) fn root_domain(der: &[u8]) -> Result<TrustDomainName, IdentityError> {
     let malformed = |reason: &str| IdentityError::malformed("authority certificate", reason);
-    let (_, certificate) = X509Certificate::from_der(der)
-        .map_err(|error| IdentityError::malformed("authority certificate", error))?;
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| IdentityError::malformed("authority certificate", error))?;
     if !certificate.is_ca() {
         return Err(malformed("not a certificate authority"));
     }
@@ -153,15 +144,11 @@ pub(crate) fn root_domain(der: &[u8]) -> Result<TrustDomainName, IdentityError> 
     let [uri] = uris.as_slice() else {
         return Err(malformed("expected exactly one URI name"));
     };
-    let name = uri
-        .strip_prefix("spiffe://")
-        .ok_or_else(|| malformed("its URI name is not a SPIFFE id"))?;
+    let name = uri.strip_prefix("spiffe://").ok_or_else(|| malformed("its URI name is not a SPIFFE id"))?;
     TrustDomainName::new(name)
 }
 
-pub(crate) fn certificates_from_pem(
-    pem: &str,
-) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(crate) fn certificates_from_pem(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| IdentityError::malformed("certificate PEM", error))

@@ -9,13 +9,7 @@ fn an_agent_certificate_says_what_the_issuer_decided() {
     let agent = world.agent(Validity::new(1_000, 4_000).unwrap());
     let read = agent.describe();
     assert_eq!(read.trust_domain.as_str(), "fleet.example");
-    assert_eq!(
-        read.subject,
-        Subject::Cluster {
-            name: "eu-1".into(),
-            uid: "uid-7".into()
-        }
-    );
+    assert_eq!(read.subject, Subject::Cluster { name: "eu-1".into(), uid: "uid-7".into() });
     assert_eq!(read.serial, 77);
     assert_eq!((read.not_before_unix, read.not_after_unix), (1_000, 4_000));
     assert_eq!(read.renew_at_unix(), 3_000);
@@ -27,16 +21,11 @@ fn the_largest_serial_is_kept() {
     let world = World::new("fleet.example");
     let key = KeyMaterial::generate().unwrap();
     for serial in [1, 0x80, u128::MAX] {
-        let chain = world
-            .issuer
-            .issue_agent(&key.public(), "a", "u", serial, around_now(DAY))
-            .unwrap();
+        let chain = world.issuer.issue_agent(&key.public(), "a", "u", serial, around_now(DAY)).unwrap();
         let identity = Identity::new(&chain, key.clone()).unwrap();
         assert_eq!(identity.describe().serial, serial);
     }
-    let refused = world
-        .issuer
-        .issue_agent(&key.public(), "a", "u", 0, around_now(DAY));
+    let refused = world.issuer.issue_agent(&key.public(), "a", "u", 0, around_now(DAY));
     assert!(matches!(refused, Err(IdentityError::Name { .. })));
 }
 
@@ -65,11 +54,7 @@ fn parts_of_different_owners_do_not_combine() {
     assert!(ServerTls::new(one.hub("n1", 3), other.bundle(), PeerAdmission::Enrolment).is_err());
     let agent = one.agent(around_now(DAY));
     assert!(ServerTls::new(agent, one.bundle(), PeerAdmission::Enrolment).is_err());
-    let both = format!(
-        "{}{}",
-        one.root.certificate_pem(),
-        other.root.certificate_pem()
-    );
+    let both = format!("{}{}", one.root.certificate_pem(), other.root.certificate_pem());
     assert!(TrustBundle::from_pem(&both).is_err());
     let leaf = one.hub("n1", 3);
     assert!(TrustBundle::from_pem(leaf.chain_pem()).is_err());
@@ -93,10 +78,7 @@ fn a_bundle_holds_the_old_root_and_the_new() {
 fn signing_requests_prove_their_key() {
     let key = KeyMaterial::generate().unwrap();
     let request = key.signing_request().unwrap();
-    assert_eq!(
-        SubjectKey::from_signing_request(&request).unwrap(),
-        key.public()
-    );
+    assert_eq!(SubjectKey::from_signing_request(&request).unwrap(), key.public());
     // Whatever byte is bent, no other key is ever accepted.
     for index in 0..request.len() {
         let mut bent = request.clone();
@@ -107,10 +89,7 @@ fn signing_requests_prove_their_key() {
     }
     let mut signature = request.clone();
     *signature.last_mut().unwrap() ^= 1;
-    assert!(matches!(
-        SubjectKey::from_signing_request(&signature),
-        Err(IdentityError::Request { .. })
-    ));
+    assert!(matches!(SubjectKey::from_signing_request(&signature), Err(IdentityError::Request { .. })));
     let mut longer = request.clone();
     longer.push(0);
     assert!(SubjectKey::from_signing_request(&longer).is_err());
@@ -123,19 +102,10 @@ fn names_that_certificates_cannot_carry_are_refused() {
     let world = World::new("fleet.example");
     let key = KeyMaterial::generate().unwrap().public();
     for name in ["", "a/b", "a b", "..", "ä"] {
-        let refused = world
-            .issuer
-            .issue_agent(&key, name, "uid", 5, around_now(DAY));
+        let refused = world.issuer.issue_agent(&key, name, "uid", 5, around_now(DAY));
         assert!(refused.is_err(), "{name:?} was accepted");
     }
-    for name in [
-        "",
-        "*.example",
-        "a..b",
-        "-a",
-        "under_score",
-        &"a.".repeat(200),
-    ] {
+    for name in ["", "*.example", "a..b", "-a", "under_score", &"a.".repeat(200)] {
         assert!(HubNames::new(&[name]).is_err(), "{name:?} was accepted");
     }
     assert!(HubNames::new(&["hub.example", "::1", "10.0.0.1"]).is_ok());
@@ -150,14 +120,8 @@ fn debug_never_shows_a_key() {
     let identity = world.agent(around_now(DAY));
     let pem = identity.key().expose_pem();
     let body: Vec<&str> = pem.lines().filter(|line| !line.contains("---")).collect();
-    let shown = format!(
-        "{:?} {:?} {:?} {:?} {:?}",
-        world.root,
-        world.issuer,
-        identity,
-        world.server(),
-        world.enrolled(),
-    );
+    let shown =
+        format!("{:?} {:?} {:?} {:?} {:?}", world.root, world.issuer, identity, world.server(), world.enrolled(),);
     assert!(!shown.contains("PRIVATE"));
     for line in body {
         assert!(!shown.contains(line));

@@ -57,13 +57,7 @@ async fn issued_certificates_work_both_ways() {
     assert_eq!(listener.control().stats().accepted, 1);
     assert_eq!(listener.control().stats().open, 1);
     client.close(CloseCode(99), "enough");
-    assert_eq!(
-        soon(server.closed()).await,
-        Closed::Peer {
-            code: CloseCode(99),
-            reason: "enough".into()
-        }
-    );
+    assert_eq!(soon(server.closed()).await, Closed::Peer { code: CloseCode(99), reason: "enough".into() });
 }
 
 #[tokio::test]
@@ -86,10 +80,7 @@ async fn another_trust_domain_is_refused_by_both_sides() {
     let namesake = World::new("fleet.example");
     let forged = ClientTls::enrolled(ours.bundle(), namesake.agent(around_now(DAY)));
     let client = soon(dial(&dialer, &listener, &forged)).await.unwrap();
-    assert!(matches!(
-        soon(client.closed()).await,
-        Closed::Untrusted { .. }
-    ));
+    assert!(matches!(soon(client.closed()).await, Closed::Untrusted { .. }));
 
     let (_client, server) = soon(connect(&dialer, &mut listener, &ours.enrolled())).await;
     assert!(matches!(server.peer(), Peer::Authenticated(_)));
@@ -110,10 +101,7 @@ async fn expired_certificates_are_refused_by_both_sides() {
     let tls = ServerTls::new(hub, world.bundle(), PeerAdmission::Enrolment).unwrap();
     let listener = Listener::bind(loopback(), &tls, ListenerLimits::default()).unwrap();
     let end = refusal(soon(dial(&dialer, &listener, &world.enrolled())).await);
-    assert!(
-        matches!(&end, Closed::Untrusted { reason } if reason.contains("expired")),
-        "{end}"
-    );
+    assert!(matches!(&end, Closed::Untrusted { reason } if reason.contains("expired")), "{end}");
 }
 
 #[tokio::test]
@@ -121,14 +109,12 @@ async fn an_agent_cannot_pose_as_a_hub() {
     let world = World::new("fleet.example");
     let agent = world.agent(around_now(DAY));
     // `ServerTls` refuses to be built from it, so the impostor makes its own.
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_protocol_versions(&[&rustls::version::TLS13])
-    .unwrap()
-    .with_no_client_auth()
-    .with_single_cert(agent.chain().to_vec(), agent.key().private_der())
-    .unwrap();
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(agent.chain().to_vec(), agent.key().private_der())
+        .unwrap();
     tls.alpn_protocols = vec![b"windlass/1".to_vec()];
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
     let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -147,10 +133,7 @@ async fn another_hub_than_the_expected_one_is_refused() {
     let dialer = dialer();
     let wrong = world.enrolled().expecting("n2");
     let end = refusal(soon(dial(&dialer, &listener, &wrong)).await);
-    assert!(
-        matches!(&end, Closed::Untrusted { reason } if reason.contains("hub n2")),
-        "{end}"
-    );
+    assert!(matches!(&end, Closed::Untrusted { reason } if reason.contains("hub n2")), "{end}");
     let right = world.enrolled().expecting("n1");
     let (client, _server) = soon(connect(&dialer, &mut listener, &right)).await;
     assert!(client.close_reason().is_none());
@@ -169,11 +152,7 @@ async fn a_replaced_certificate_serves_new_connections() {
     assert_eq!(serial(&old), 10);
 
     let next = World::new("next.example");
-    let renewed = ServerTls::new(
-        world.hub("n1", 20),
-        world.bundle(),
-        PeerAdmission::Enrolment,
-    );
+    let renewed = ServerTls::new(world.hub("n1", 20), world.bundle(), PeerAdmission::Enrolment);
     listener.control().update_tls(&renewed.unwrap()).unwrap();
     let (new, _new_server) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
     assert_eq!(serial(&new), 20);
@@ -191,10 +170,7 @@ async fn a_replaced_certificate_serves_new_connections() {
 async fn a_stalled_transfer_does_not_hold_up_other_streams() {
     let world = World::new("fleet.example");
     let mut listener = world.listen(ListenerLimits::default());
-    let tuning = Tuning {
-        send_window: 1024 * 1024,
-        ..Tuning::default()
-    };
+    let tuning = Tuning { send_window: 1024 * 1024, ..Tuning::default() };
     let dialer = Dialer::bind_to(loopback(), tuning).unwrap();
     let (client, server) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
 
@@ -219,10 +195,7 @@ async fn a_stalled_transfer_does_not_hold_up_other_streams() {
         let got: Message = soon(ask.recv()).await.unwrap().unwrap();
         assert_eq!(got, Message::Ping(round));
     }
-    assert!(
-        !sending.is_finished(),
-        "3 MiB exceed the windows of both sides"
-    );
+    assert!(!sending.is_finished(), "3 MiB exceed the windows of both sides");
     for _ in 0..frames {
         let got: Message = soon(stalled.recv()).await.unwrap().unwrap();
         assert!(matches!(got, Message::Blob(bytes) if bytes.len() == 256 * 1024));
@@ -267,31 +240,21 @@ async fn a_cancelled_send_does_not_break_the_frames() {
 async fn frames_have_limits_and_deadlines() {
     let world = World::new("fleet.example");
     let mut limits = ListenerLimits::default();
-    limits.tuning.frames = FrameLimits {
-        frame: 1000,
-        receive_deadline: Duration::from_millis(50),
-        ..FrameLimits::default()
-    };
+    limits.tuning.frames =
+        FrameLimits { frame: 1000, receive_deadline: Duration::from_millis(50), ..FrameLimits::default() };
     let mut listener = world.listen(limits);
     let dialer = dialer();
     let (client, server) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
 
     // Too long for the receiver, who refuses it from the header and stops the stream.
     let mut send = soon(client.open_uni()).await.unwrap();
-    soon(send.send(&Message::Blob(vec![0; 2000])))
-        .await
-        .unwrap();
+    soon(send.send(&Message::Blob(vec![0; 2000]))).await.unwrap();
     let mut receive = soon(server.accept_uni()).await.unwrap();
     assert!(matches!(
         soon(receive.recv::<Message>()).await,
         Err(StreamError::Codec(CodecError::TooLong { limit: 1000, .. }))
     ));
-    assert_eq!(
-        soon(send.delivered()).await,
-        Err(StreamError::Stopped {
-            code: CloseCode::LIMIT
-        })
-    );
+    assert_eq!(soon(send.delivered()).await, Err(StreamError::Stopped { code: CloseCode::LIMIT }));
 
     // Too long for the sender: nothing is sent, the stream stays usable.
     let mut back = soon(server.open_uni()).await.unwrap();
@@ -307,26 +270,16 @@ async fn frames_have_limits_and_deadlines() {
     // A frame that begins and never ends: the receiver gives up after its deadline.
     let whole = encode(&Message::Blob(vec![0; 500]), 1000).unwrap();
     let mut slow = soon(client.open_uni()).await.unwrap();
-    soon(slow.send_frame(whole[..30].to_vec().into()))
-        .await
-        .unwrap();
+    soon(slow.send_frame(whole[..30].to_vec().into())).await.unwrap();
     let mut receive = soon(server.accept_uni()).await.unwrap();
-    assert!(matches!(
-        soon(receive.recv::<Message>()).await,
-        Err(StreamError::Deadline { .. })
-    ));
+    assert!(matches!(soon(receive.recv::<Message>()).await, Err(StreamError::Deadline { .. })));
 
     // A frame cut by the end of the stream is an error, not an end.
     let mut cut = soon(client.open_uni()).await.unwrap();
-    soon(cut.send_frame(whole[..30].to_vec().into()))
-        .await
-        .unwrap();
+    soon(cut.send_frame(whole[..30].to_vec().into())).await.unwrap();
     soon(cut.finish()).await.unwrap();
     let mut receive = soon(server.accept_uni()).await.unwrap();
-    assert!(matches!(
-        soon(receive.recv::<Message>()).await,
-        Err(StreamError::Codec(CodecError::Truncated { .. }))
-    ));
+    assert!(matches!(soon(receive.recv::<Message>()).await, Err(StreamError::Codec(CodecError::Truncated { .. }))));
 
     // Silence can be bounded, too, and the stream lives on.
     let mut quiet = soon(client.open_uni()).await.unwrap();
@@ -334,10 +287,7 @@ async fn frames_have_limits_and_deadlines() {
     let mut receive = soon(server.accept_uni()).await.unwrap();
     let _: Option<Message> = soon(receive.recv()).await.unwrap();
     let nothing = receive.recv_within::<Message>(Duration::from_millis(10));
-    assert!(matches!(
-        soon(nothing).await,
-        Err(StreamError::Deadline { .. })
-    ));
+    assert!(matches!(soon(nothing).await, Err(StreamError::Deadline { .. })));
     soon(quiet.send(&Message::Ping(3))).await.unwrap();
     let got: Option<Message> = soon(receive.recv()).await.unwrap();
     assert_eq!(got, Some(Message::Ping(3)));
@@ -367,18 +317,11 @@ async fn hubs_are_tried_in_order() {
     let world = World::new("fleet.example");
     let mut listener = world.listen(ListenerLimits::default());
     let dialer = dialer();
-    let addresses = vec![
-        "not an address:x".to_owned(),
-        listener.local_address().unwrap().to_string(),
-    ];
-    let (index, _client) = soon(dialer.dial_first(&addresses, &world.enrolled()))
-        .await
-        .unwrap();
+    let addresses = vec!["not an address:x".to_owned(), listener.local_address().unwrap().to_string()];
+    let (index, _client) = soon(dialer.dial_first(&addresses, &world.enrolled())).await.unwrap();
     assert_eq!(index, 1);
     assert!(soon(listener.accept()).await.is_some());
-    let errors = soon(dialer.dial_first(&addresses[..1], &world.enrolled()))
-        .await
-        .unwrap_err();
+    let errors = soon(dialer.dial_first(&addresses[..1], &world.enrolled())).await.unwrap_err();
     assert!(matches!(errors.as_slice(), [DialError::Address { .. }]));
 }
 
@@ -389,12 +332,6 @@ async fn a_closed_listener_tells_its_peers_and_ends() {
     let dialer = dialer();
     let (client, _server) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
     listener.control().close(CloseCode(70), "drain");
-    assert_eq!(
-        soon(client.closed()).await,
-        Closed::Peer {
-            code: CloseCode(70),
-            reason: "drain".into()
-        }
-    );
+    assert_eq!(soon(client.closed()).await, Closed::Peer { code: CloseCode(70), reason: "drain".into() });
     assert!(soon(listener.accept()).await.is_none());
 }

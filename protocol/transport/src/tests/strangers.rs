@@ -7,10 +7,7 @@ use crate::{
 };
 
 fn limits(strangers: UnauthenticatedLimits) -> ListenerLimits {
-    let mut limits = ListenerLimits {
-        unauthenticated: strangers,
-        ..ListenerLimits::default()
-    };
+    let mut limits = ListenerLimits { unauthenticated: strangers, ..ListenerLimits::default() };
     limits.tuning.frames.open_deadline = Duration::from_millis(200);
     limits
 }
@@ -35,24 +32,16 @@ async fn enrolment_needs_the_pin_and_nothing_else() {
     // The exchange that enrolment makes: request out, certificate back, then a session with it.
     let key = KeyMaterial::generate().unwrap();
     let (mut send, mut receive) = soon(client.open_bi()).await.unwrap();
-    soon(send.send(&key.signing_request().unwrap()))
-        .await
-        .unwrap();
+    soon(send.send(&key.signing_request().unwrap())).await.unwrap();
     let (mut answer, mut ask) = soon(server.accept_bi()).await.unwrap();
     let request: Vec<u8> = soon(ask.recv()).await.unwrap().unwrap();
     let subject = SubjectKey::from_signing_request(&request).unwrap();
-    let issued = world
-        .issuer
-        .issue_agent(&subject, "eu-1", "uid-7", 5, around_now(DAY))
-        .unwrap();
+    let issued = world.issuer.issue_agent(&subject, "eu-1", "uid-7", 5, around_now(DAY)).unwrap();
     let reply = (issued, world.bundle().pem().to_owned());
     soon(answer.send(&reply)).await.unwrap();
     soon(answer.finish()).await.unwrap();
     let (chain, bundle): (String, String) = soon(receive.recv()).await.unwrap().unwrap();
-    let tls = ClientTls::enrolled(
-        TrustBundle::from_pem(&bundle).unwrap(),
-        Identity::new(&chain, key).unwrap(),
-    );
+    let tls = ClientTls::enrolled(TrustBundle::from_pem(&bundle).unwrap(), Identity::new(&chain, key).unwrap());
     let (_client, server) = soon(connect(&dialer, &mut listener, &tls)).await;
     assert!(matches!(server.peer(), Peer::Authenticated(agent) if agent.serial == 5));
 }
@@ -63,15 +52,11 @@ async fn a_wrong_pin_is_refused() {
     let other = World::new("fleet.example");
     let listener = world.listen(ListenerLimits::default());
     let dialer = dialer();
-    let tls = ClientTls {
-        trust: Trust::Pin(other.root.pin()),
-        ..ClientTls::pinned(world.root.pin())
-    };
+    let tls = ClientTls { trust: Trust::Pin(other.root.pin()), ..ClientTls::pinned(world.root.pin()) };
     match soon(dial(&dialer, &listener, &tls)).await {
-        Err(DialError::Handshake {
-            source: Closed::Untrusted { reason },
-            ..
-        }) => assert!(reason.contains("pin"), "{reason}"),
+        Err(DialError::Handshake { source: Closed::Untrusted { reason }, .. }) => {
+            assert!(reason.contains("pin"), "{reason}")
+        }
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
@@ -86,14 +71,8 @@ async fn a_stranger_has_one_stream() {
     let (mut send, mut receive) = soon(client.open_bi()).await.unwrap();
     soon(send.send("hello")).await.unwrap();
     soon(send.finish()).await.unwrap();
-    assert!(matches!(
-        soon(client.open_bi()).await,
-        Err(StreamError::Deadline { .. })
-    ));
-    assert!(matches!(
-        soon(client.open_uni()).await,
-        Err(StreamError::Deadline { .. })
-    ));
+    assert!(matches!(soon(client.open_bi()).await, Err(StreamError::Deadline { .. })));
+    assert!(matches!(soon(client.open_uni()).await, Err(StreamError::Deadline { .. })));
 
     // Nor a second one after the first has ended on both sides.
     {
@@ -105,19 +84,13 @@ async fn a_stranger_has_one_stream() {
         assert_eq!(soon(receive.recv::<String>()).await, Ok(None));
         soon(answer.delivered()).await.unwrap();
     }
-    assert!(matches!(
-        soon(client.open_bi()).await,
-        Err(StreamError::Deadline { .. })
-    ));
+    assert!(matches!(soon(client.open_bi()).await, Err(StreamError::Deadline { .. })));
 }
 
 #[tokio::test]
 async fn a_stranger_sends_few_bytes() {
     let world = World::new("fleet.example");
-    let few = UnauthenticatedLimits {
-        bytes: 4096,
-        ..UnauthenticatedLimits::default()
-    };
+    let few = UnauthenticatedLimits { bytes: 4096, ..UnauthenticatedLimits::default() };
     let mut listener = world.listen(limits(few));
     let dialer = dialer();
     let pinned = ClientTls::pinned(world.root.pin());
@@ -145,10 +118,7 @@ async fn a_stranger_sends_few_bytes() {
     };
     assert_eq!(code, CloseCode::LIMIT);
     assert!(reason.contains("too many bytes"), "{reason}");
-    assert!(matches!(
-        soon(sending).await.unwrap(),
-        StreamError::Connection(_)
-    ));
+    assert!(matches!(soon(sending).await.unwrap(), StreamError::Connection(_)));
 }
 
 #[tokio::test]
@@ -175,25 +145,13 @@ async fn a_stranger_that_is_not_read_cannot_fill_memory() {
 #[tokio::test]
 async fn a_stranger_does_not_stay() {
     let world = World::new("fleet.example");
-    let short = UnauthenticatedLimits {
-        lifetime: Duration::from_millis(100),
-        ..UnauthenticatedLimits::default()
-    };
+    let short = UnauthenticatedLimits { lifetime: Duration::from_millis(100), ..UnauthenticatedLimits::default() };
     let mut listener = world.listen(limits(short));
     let dialer = dialer();
     let pinned = ClientTls::pinned(world.root.pin());
     let (client, _server) = soon(connect(&dialer, &mut listener, &pinned)).await;
     let end = soon(client.closed()).await;
-    assert!(
-        matches!(
-            &end,
-            Closed::Peer {
-                code: CloseCode::DEADLINE,
-                ..
-            }
-        ),
-        "{end}"
-    );
+    assert!(matches!(&end, Closed::Peer { code: CloseCode::DEADLINE, .. }), "{end}");
     // A known peer is not touched by that limit.
     let (known, _server) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
     let stays = tokio::time::timeout(Duration::from_millis(300), known.closed()).await;
@@ -203,26 +161,14 @@ async fn a_stranger_does_not_stay() {
 #[tokio::test]
 async fn strangers_are_few() {
     let world = World::new("fleet.example");
-    let one = UnauthenticatedLimits {
-        connections: 1,
-        ..UnauthenticatedLimits::default()
-    };
+    let one = UnauthenticatedLimits { connections: 1, ..UnauthenticatedLimits::default() };
     let mut listener = world.listen(limits(one));
     let dialer = dialer();
     let pinned = ClientTls::pinned(world.root.pin());
     let (first, first_server) = soon(connect(&dialer, &mut listener, &pinned)).await;
     let second = soon(dial(&dialer, &listener, &pinned)).await.unwrap();
     let end = soon(second.closed()).await;
-    assert!(
-        matches!(
-            end,
-            Closed::Peer {
-                code: CloseCode::BUSY,
-                ..
-            }
-        ),
-        "{end}"
-    );
+    assert!(matches!(end, Closed::Peer { code: CloseCode::BUSY, .. }), "{end}");
     // A place is free again once the first has gone; known peers never needed one.
     let (_known, _) = soon(connect(&dialer, &mut listener, &world.enrolled())).await;
     first.close(CloseCode::DONE, "");
@@ -239,21 +185,10 @@ async fn strangers_are_few() {
 #[tokio::test]
 async fn a_listener_can_insist_on_certificates() {
     let world = World::new("fleet.example");
-    let tls = ServerTls::new(
-        world.hub("n1", 10),
-        world.bundle(),
-        PeerAdmission::CertificateRequired,
-    )
-    .unwrap();
+    let tls = ServerTls::new(world.hub("n1", 10), world.bundle(), PeerAdmission::CertificateRequired).unwrap();
     let listener = Listener::bind(loopback(), &tls, ListenerLimits::default()).unwrap();
     let dialer = dialer();
-    let client = soon(dial(
-        &dialer,
-        &listener,
-        &ClientTls::pinned(world.root.pin()),
-    ))
-    .await
-    .unwrap();
+    let client = soon(dial(&dialer, &listener, &ClientTls::pinned(world.root.pin()))).await.unwrap();
     let end = soon(client.closed()).await;
     assert!(matches!(end, Closed::Untrusted { .. }), "{end}");
     assert_eq!(listener.control().stats().accepted, 0);
@@ -262,11 +197,7 @@ async fn a_listener_can_insist_on_certificates() {
 #[tokio::test]
 async fn a_flood_is_paced_and_everyone_gets_in() {
     let world = World::new("fleet.example");
-    let mut limits = ListenerLimits {
-        handshakes: 4,
-        handshakes_per_second: 200,
-        ..ListenerLimits::default()
-    };
+    let mut limits = ListenerLimits { handshakes: 4, handshakes_per_second: 200, ..ListenerLimits::default() };
     limits.tuning.socket_buffer = 1024 * 1024;
     let mut listener = world.listen(limits);
     let address = listener.local_address().unwrap().to_string();
@@ -284,10 +215,7 @@ async fn a_flood_is_paced_and_everyone_gets_in() {
     }
     let stats = listener.control().stats();
     assert_eq!(stats.accepted, count);
-    assert!(
-        stats.retried > 0,
-        "under pressure addresses are proved first"
-    );
+    assert!(stats.retried > 0, "under pressure addresses are proved first");
     while let Some(dialed) = soon(dials.join_next()).await {
         dialed.unwrap().unwrap();
     }

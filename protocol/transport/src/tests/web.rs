@@ -32,15 +32,10 @@ async fn browse(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = protocols
-        .iter()
-        .map(|name| name.as_bytes().to_vec())
-        .collect();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 fn serial(stream: &TlsStream<TcpStream>) -> u128 {
@@ -51,8 +46,7 @@ fn serial(stream: &TlsStream<TcpStream>) -> u128 {
 #[tokio::test]
 async fn bytes_pass_and_the_version_is_negotiated() {
     let world = World::new("fleet.example");
-    let mut listener =
-        HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
+    let mut listener = HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
     let address = listener.local_address();
     for (name, offered, expected) in [
         ("localhost", &["h2", "http/1.1"][..], HttpVersion::Http2),
@@ -71,32 +65,19 @@ async fn bytes_pass_and_the_version_is_negotiated() {
         soon(client.read_exact(&mut got)).await.unwrap();
         assert_eq!(&got, b"world");
     }
-    assert!(
-        soon(browse(&world, address, "elsewhere.example", &[]))
-            .await
-            .is_err()
-    );
+    assert!(soon(browse(&world, address, "elsewhere.example", &[])).await.is_err());
 }
 
 #[tokio::test]
 async fn a_replaced_certificate_is_shown_to_new_clients() {
     let world = World::new("fleet.example");
-    let mut listener =
-        HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
+    let mut listener = HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
     let address = listener.local_address();
-    let first = soon(browse(&world, address, "localhost", &[]))
-        .await
-        .unwrap();
+    let first = soon(browse(&world, address, "localhost", &[])).await.unwrap();
     assert_eq!(serial(&first), 10);
-    let renewed = ServerTls::new(
-        world.hub("n1", 20),
-        world.bundle(),
-        PeerAdmission::Enrolment,
-    );
+    let renewed = ServerTls::new(world.hub("n1", 20), world.bundle(), PeerAdmission::Enrolment);
     listener.control().update_tls(&renewed.unwrap()).unwrap();
-    let second = soon(browse(&world, address, "localhost", &[]))
-        .await
-        .unwrap();
+    let second = soon(browse(&world, address, "localhost", &[])).await.unwrap();
     assert_eq!(serial(&second), 20);
     assert!(soon(listener.accept()).await.is_some());
     assert!(soon(listener.accept()).await.is_some());
@@ -105,17 +86,11 @@ async fn a_replaced_certificate_is_shown_to_new_clients() {
 #[tokio::test]
 async fn silent_clients_give_their_slot_back() {
     let world = World::new("fleet.example");
-    let limits = HttpsLimits {
-        handshakes: 1,
-        handshake_timeout: Duration::from_millis(100),
-        ..HttpsLimits::default()
-    };
+    let limits = HttpsLimits { handshakes: 1, handshake_timeout: Duration::from_millis(100), ..HttpsLimits::default() };
     let mut listener = HttpsListener::bind(loopback(), &world.server(), limits).unwrap();
     let address = listener.local_address();
     let mut silent = soon(TcpStream::connect(address)).await.unwrap();
-    let _client = soon(browse(&world, address, "localhost", &[]))
-        .await
-        .unwrap();
+    let _client = soon(browse(&world, address, "localhost", &[])).await.unwrap();
     assert!(soon(listener.accept()).await.is_some());
     let mut rest = Vec::new();
     // Cut off by the timeout: an end or a reset, depending on the system.
@@ -126,15 +101,10 @@ async fn silent_clients_give_their_slot_back() {
 #[tokio::test]
 async fn garbage_is_no_handshake() {
     let world = World::new("fleet.example");
-    let mut listener =
-        HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
+    let mut listener = HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
     let address = listener.local_address();
     let mut garbage = soon(TcpStream::connect(address)).await.unwrap();
-    soon(garbage.write_all(b"GET / HTTP/1.1\r\n\r\n"))
-        .await
-        .unwrap();
-    let _client = soon(browse(&world, address, "localhost", &[]))
-        .await
-        .unwrap();
+    soon(garbage.write_all(b"GET / HTTP/1.1\r\n\r\n")).await.unwrap();
+    let _client = soon(browse(&world, address, "localhost", &[])).await.unwrap();
     assert!(soon(listener.accept()).await.is_some());
 }

@@ -1,0 +1,33 @@
+//! The harness of the end-to-end tests: real peers around the real binaries.
+//!
+//! A test is one `#[test]` function that returns [`scenario`]`(async { ... })`. In it:
+//! - [`ControlPlane`] is a real Kubernetes control plane (kube-apiserver, etcd,
+//!   kube-controller-manager; kwok plays the node) on loopback;
+//! - [`GitServer`] and [`GitRepo`] are a Git host over smart HTTP and a work tree of it;
+//! - [`Process`] is a program under test, with its log, to be killed and restarted;
+//! - [`Binaries`] are the binaries of this workspace, [`Tools`] those of the peers;
+//! - [`wait_until`] polls what can only be polled, with a deadline.
+//!
+//! Everything lives in a [`Workdir`] below the temporary directory and ends when its
+//! value is dropped, or when the test process dies. `WINDLASS_KEEP=1` keeps the files.
+//! Nothing here listens on, or speaks to, anything but loopback.
+
+mod binaries;
+mod git;
+mod plane;
+mod ports;
+mod process;
+mod scenario;
+mod tools;
+mod wait;
+mod workdir;
+
+pub use crate::binaries::Binaries;
+pub use crate::git::{Access, GitRepo, GitServer};
+pub use crate::plane::ControlPlane;
+pub use crate::ports::free_port;
+pub use crate::process::{Process, Signal};
+pub use crate::scenario::scenario;
+pub use crate::tools::{Tools, workspace_root};
+pub use crate::wait::{START_DEADLINE, WAIT_DEADLINE, wait_until};
+pub use crate::workdir::Workdir;

@@ -1,0 +1,4 @@
+//! The one integration binary: a module for each behaviour, all on the harness.
+
+mod peers;
+mod tidy;
