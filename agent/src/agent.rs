@@ -9,7 +9,7 @@ use windlass_engine::Environment;
 
 use crate::{
     checkpoint::Checkpoint,
-    cluster::{self, ClusterPort, EmbeddedCluster, SecretStore},
+    cluster::{self, ClusterPort, SecretStore},
     config::{ClusterConfig, Config, IdentityStore},
     executor::{Executor, Shared},
     identity::IdentityPlace,
@@ -26,8 +26,7 @@ const COMMANDS: usize = 16;
 /// reached is not an error: the agent waits for them.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     if config.cluster == ClusterConfig::Embedded {
-        let port = Arc::new(EmbeddedCluster::new());
-        return run_with_cluster(config, port, shutdown).await;
+        anyhow::bail!("no simulated cluster yet");
     }
     let kubernetes =
         cluster::connect(&config.cluster, &config.limits).await.context("no access to the cluster")?;
@@ -86,10 +85,12 @@ async fn assemble(
         Environment::default(),
     );
     executor.restore(restored);
-    let executor = tokio::spawn(executor.run(received, changes, shutdown.clone()));
+    let mut executor = tokio::spawn(executor.run(received, changes, shutdown.clone()));
     let uplink = Uplink::new(config, place, port, checkpoint, shared, commands, position);
-    uplink.run(shutdown.clone()).await;
-    executor.await.context("the executor has failed")?;
+    tokio::select! {
+        ended = &mut executor => ended.context("the executor has failed")?,
+        () = uplink.run(shutdown.clone()) => executor.await.context("the executor has failed")?,
+    }
     tracing::info!("stopped");
     Ok(())
 }

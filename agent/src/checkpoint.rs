@@ -29,7 +29,7 @@ const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The checkpoint of one agent. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     inner: Arc<Inner>,
 }
 
@@ -41,7 +41,7 @@ struct Inner {
 
 /// Everything that a start needs.
 #[derive(Clone, Debug, Default)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Newest accepted desired state; zero where something was damaged, so that the hub sends everything.
     pub position: Position,
     /// Accepted assignments.
@@ -54,7 +54,7 @@ pub struct Restored {
 
 /// A point in the order of desired states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
+pub(crate) struct Position {
     /// Raised by restore of the hub.
     pub epoch: Epoch,
     /// Within the epoch.
@@ -63,7 +63,7 @@ pub struct Position {
 
 /// An assignment on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssignmentRecord {
+pub(crate) struct AssignmentRecord {
     /// As the hub sent it.
     pub assignment: Assignment,
     /// The hub's epoch does not know it: kept, reported, not ended.
@@ -88,7 +88,7 @@ enum StoredTombstone {
 
 /// Why the checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
+pub(crate) enum CheckpointError {
     /// The store cannot be opened or written.
     #[error("{what} in {path}")]
     Store {
@@ -118,7 +118,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The folder cannot be written, or another process uses it.
-    pub fn open(folder: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
+    pub(crate) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, CheckpointError> {
         let store = Store::open(&folder.join("state"), cache_bytes)?;
         let blobs = BlobFiles::open(&folder.join("blobs"))?;
         Ok(Self { inner: Arc::new(Inner { store, blobs }) })
@@ -128,7 +128,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of the work.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, CheckpointError> + Send + 'static,
     ) -> Result<T, CheckpointError> {
@@ -140,7 +140,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The store cannot be read at all.
-    pub fn restore(&self) -> Result<Restored, CheckpointError> {
+    pub(crate) fn restore(&self) -> Result<Restored, CheckpointError> {
         let mut restored = Restored::default();
         let mut damaged = 0_usize;
         let mut forget = |key: &str, error: &CheckpointError| -> Result<(), CheckpointError> {
@@ -191,7 +191,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses, or content of the change is missing; nothing of the change is then in force.
-    pub fn accept(&self, change: &DesiredChange) -> Result<BTreeSet<NamespacedName>, CheckpointError> {
+    pub(crate) fn accept(&self, change: &DesiredChange) -> Result<BTreeSet<NamespacedName>, CheckpointError> {
         self.inner.blobs.sync()?;
         if let Some(missing) = change.content.iter().find(|digest| !self.inner.blobs.contains(**digest)) {
             let reason = format!("content {missing} is not on the disk");
@@ -239,7 +239,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn reset_position(&self) -> Result<(), CheckpointError> {
+    pub(crate) fn reset_position(&self) -> Result<(), CheckpointError> {
         self.commit(&[(POSITION.to_owned(), None)])
     }
 
@@ -247,7 +247,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn save_resume(&self, application: &NamespacedName, point: &ResumePoint) -> Result<(), CheckpointError> {
+    pub(crate) fn save_resume(&self, application: &NamespacedName, point: &ResumePoint) -> Result<(), CheckpointError> {
         let stored = StoredResume { application: application.clone(), point: point.clone() };
         let bytes = serde_json::to_vec(&stored).map_err(|error| CheckpointError::Damaged {
             record: format!("resume point of {application}"),
@@ -260,7 +260,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn forget_assignment(&self, application: &NamespacedName, uid: &str) -> Result<(), CheckpointError> {
+    pub(crate) fn forget_assignment(&self, application: &NamespacedName, uid: &str) -> Result<(), CheckpointError> {
         let mut batch = vec![(resume_key(application, uid), None)];
         let key = assignment_key(application);
         if let Some(StoredAssignment::V1 { assignment, .. }) = self.read_record(&key)?
@@ -275,7 +275,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn forget_tombstone(&self, application: &NamespacedName, uid: &str) -> Result<(), CheckpointError> {
+    pub(crate) fn forget_tombstone(&self, application: &NamespacedName, uid: &str) -> Result<(), CheckpointError> {
         self.commit(&[(format!("tombstone/{}/{}/{uid}", application.namespace, application.name), None)])
     }
 
@@ -283,7 +283,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn put_blob(&self, digest: Digest, content: &[u8]) -> Result<(), CheckpointError> {
+    pub(crate) fn put_blob(&self, digest: Digest, content: &[u8]) -> Result<(), CheckpointError> {
         self.inner.blobs.put(digest, content)
     }
 
@@ -291,13 +291,13 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub fn blob(&self, digest: Digest) -> Result<Option<Vec<u8>>, CheckpointError> {
+    pub(crate) fn blob(&self, digest: Digest) -> Result<Option<Vec<u8>>, CheckpointError> {
         self.inner.blobs.read(digest)
     }
 
     /// Those of the addresses that have no content here.
     #[must_use]
-    pub fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
+    pub(crate) fn missing(&self, digests: &[Digest]) -> Vec<Digest> {
         digests.iter().copied().filter(|digest| !self.inner.blobs.contains(*digest)).collect()
     }
 
@@ -305,7 +305,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk cannot be read, content is missing or damaged, or over a limit.
-    pub fn bundle(&self, digest: Digest, limits: &crate::limits::Limits) -> Result<Vec<serde_json::Value>, BundleError> {
+    pub(crate) fn bundle(&self, digest: Digest, limits: &crate::limits::Limits) -> Result<Vec<serde_json::Value>, BundleError> {
         let index = self.blob(digest)?.ok_or(BundleError::Missing(digest))?;
         let index = codec::from_bytes::<BundleIndex>(&index, BLOB_BYTES_MAX)
             .map_err(|error| BundleError::Unreadable { digest, reason: error.to_string() })?;
@@ -339,7 +339,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub fn collect_garbage(&self) -> Result<usize, CheckpointError> {
+    pub(crate) fn collect_garbage(&self) -> Result<usize, CheckpointError> {
         let mut referenced = BTreeSet::new();
         for (_, record) in self.scan::<StoredAssignment>("assignment/")? {
             // With a damaged record nothing can be told: the next start asks the hub for everything.
@@ -395,7 +395,7 @@ struct StoredResume {
 
 /// Why a bundle cannot be handed to the engine.
 #[derive(Debug, thiserror::Error)]
-pub enum BundleError {
+pub(crate) enum BundleError {
     /// A part is not on the disk.
     #[error("content {0} is not on the disk of this agent")]
     Missing(Digest),

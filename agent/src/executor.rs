@@ -164,7 +164,7 @@ impl Executor {
         let mut garbage = Instant::now() + GARBAGE_INTERVAL;
         loop {
             self.pump();
-            let wake = self.next_wake().min(garbage);
+            let wake = if self.dirty.is_empty() { self.next_wake().min(garbage) } else { Instant::now() };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,

@@ -61,8 +61,8 @@ impl Performer {
             .filter(|key| !seen.contains(key))
             .map(|key| Target { resource: resource.clone(), namespace: key.namespace, name: key.name })
             .collect();
-        let mut reads =
-            stream::iter(targets.iter().map(|target| self.port.get(target))).buffer_unordered(READS);
+        let reads: Vec<_> = targets.iter().map(|target| self.port.get(target)).collect();
+        let mut reads = stream::iter(reads).buffer_unordered(READS);
         while let Some(read) = reads.next().await {
             objects.extend(read?.map(Arc::new));
         }

@@ -138,7 +138,7 @@ impl Executor {
         performer: Performer,
     ) {
         let Some(slot) = self.slots.get_mut(key) else { return };
-        let owner = windlass_engine::owner_label(&slot.reconciler.assignment().tracking_name);
+        let owner = windlass_engine::prepare::owner_label(&slot.reconciler.assignment().tracking_name);
         slot.observe(id, kind, resource.clone());
         let (failed_key, begun_key, begun_resource) = (key.clone(), key.clone(), resource.clone());
         let pending = Pending {

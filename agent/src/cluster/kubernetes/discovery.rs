@@ -1,6 +1,6 @@
 //! Which types the API server serves: aggregated discovery in two requests, cached, the slow way as a fallback.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use kube::core::discovery::v2::{APIGroupDiscovery, APIGroupDiscoveryList, APIResourceDiscovery, APIVersionDiscovery};
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use futures::{TryStream, TryStreamExt as _};
+use futures::{Stream, StreamExt as _};
 use kube::{
     api::WatchParams,
     core::{Request, WatchEvent},
@@ -119,14 +119,14 @@ impl Watch {
 
     async fn drain<S>(&mut self, events: S, mut version: String, deadline: Instant) -> End
     where
-        S: TryStream<Ok = WatchEvent<Value>, Error = kube::Error>,
+        S: Stream<Item = Result<WatchEvent<Value>, kube::Error>>,
     {
-        let mut events = pin!(events.into_stream());
+        let mut events = pin!(events);
         loop {
-            let event = match timeout_at(deadline, events.try_next()).await {
-                Ok(Ok(Some(event))) => event,
-                Ok(Ok(None)) => return End::Closed(version),
-                Ok(Err(error)) => return End::Failed(translate(error)),
+            let event = match timeout_at(deadline, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(None) => return End::Closed(version),
+                Ok(Some(Err(error))) => return End::Failed(translate(error)),
                 Err(_) => return End::Failed(ClusterError::Timeout(self.cluster.shared.watch_deadline.as_secs())),
             };
             self.failures = 0;
