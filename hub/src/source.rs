@@ -10,6 +10,7 @@
 //! bounded in time and size and credentials never reach gix, its messages or the disk. Local repositories are opened
 //! directly: no `git` program is run. Nothing here checks files out, pushes, or reads the user's git configuration.
 
+mod backend;
 mod config;
 mod error;
 mod fetch;

@@ -43,6 +43,39 @@ impl Millis {
         format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
     }
 
+    /// Reads a duration as Go prints it: `1h30m`, `5s`, `1.5m`, `250ms`; a bare number is seconds, as in Argo CD.
+    #[must_use]
+    pub fn parse_duration(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Some(Self::from_secs(seconds));
+        }
+        let mut rest = text;
+        let mut total = 0_u64;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
+            let (number, tail) = rest.split_at(digits);
+            let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(unit_end);
+            let scale = match unit {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                _ => return None,
+            };
+            let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+            let whole = whole.parse::<u64>().ok()?.checked_mul(scale)?;
+            let part = fraction.chars().take(3).try_fold((0_u64, scale), |(sum, unit), digit| {
+                let unit = unit / 10;
+                Some((sum + u64::from(digit.to_digit(10)?) * unit, unit))
+            })?;
+            total = total.checked_add(whole)?.checked_add(part.0)?;
+            rest = tail;
+        }
+        (!text.is_empty()).then_some(Self(total))
+    }
+
     /// Reads what [`Self::rfc3339`] prints; fractions of a second are dropped and only `Z` is known as a zone.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
@@ -98,6 +131,16 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_prints_them() {
+        for (text, expect) in [("5s", 5_000), ("3m", 180_000), ("1h30m", 5_400_000), ("1.5s", 1_500), ("20", 20_000)] {
+            assert_eq!(Millis::parse_duration(text), Some(Millis(expect)), "{text}");
+        }
+        for bad in ["", "s", "5x", "-5s", "5 s"] {
+            assert_eq!(Millis::parse_duration(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn times_round_trip() {

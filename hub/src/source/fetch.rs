@@ -38,7 +38,8 @@ pub(super) fn tracking_ref(name: &str) -> String {
 impl Server<'_> {
     /// Branches, tags and `HEAD`, without objects. `mirror` is needed by gix but not changed.
     pub(super) fn list(self, mirror: &gix::Repository) -> Result<Vec<ListedRef>, SourceError> {
-        let specs = ["HEAD", "refs/heads/*", "refs/tags/*"];
+        // Nothing is stored under the right sides: patterns must have one.
+        let specs = ["HEAD", "refs/heads/*:refs/listed/heads/*", "refs/tags/*:refs/listed/tags/*"];
         let refs = self.run(mirror, &specs, |remote, transport| {
             let (map, _) = remote
                 .to_connection_with_transport(transport)

@@ -224,7 +224,7 @@ impl Exchange {
                 repository,
                 reason: match subject {
                     Some(subject) => format!("the server refuses the credentials of {subject}"),
-                    None => "the server asks for credentials and none are configured".to_owned(),
+                    None => "the server asks for credentials and none are configured; some servers say the same of a repository that does not exist".to_owned(),
                 },
             },
             StatusCode::FORBIDDEN => SourceError::Unauthorized {

@@ -118,7 +118,7 @@ impl Copy<'_> {
         }
         let tree = self.source.repository.find_tree(id).map_err(|error| self.source.unreadable(&error))?;
         for entry in tree.iter() {
-            let entry = entry.map_err(|error| self.source.unreadable(&error.into()))?;
+            let entry = entry.map_err(|error| self.source.unreadable(&error))?;
             self.entries += 1;
             if self.entries > self.max_entries {
                 return Err(self.too_large("max_tree_entries", self.max_entries));

@@ -11,11 +11,11 @@
 //! clone harms nothing and open trees stay whole.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -25,7 +25,7 @@ use gix::{odb::store::init::Slots, sec::Trust};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    SourceConfig, SourceError,
+    CommitTree, SourceConfig, SourceError,
     fetch::describe,
     reference::CommitId,
     repository::{Fingerprint, Remote},
@@ -50,6 +50,8 @@ struct State {
     current: Option<Arc<Generation>>,
     previous: Option<Arc<Generation>>,
     last_rebuild: Option<Instant>,
+    /// Trees that someone holds, so that a thousand renders of one commit share one cache of directories.
+    trees: BTreeMap<CommitId, Weak<CommitTree>>,
     /// Credentials that listed the repository since the hub started. One mirror serves all credentials of a URL, so
     /// whoever reads from it must first have shown the server its own.
     admitted: BTreeSet<Fingerprint>,
@@ -116,6 +118,19 @@ impl Mirror {
     pub(super) fn readable(&self) -> Vec<Arc<Generation>> {
         let state = self.state();
         state.current.iter().chain(&state.previous).cloned().collect()
+    }
+
+    /// The tree of a commit if someone holds it and its mirror is whole.
+    pub(super) fn held_tree(&self, commit: &CommitId) -> Option<Arc<CommitTree>> {
+        let tree = self.state().trees.get(commit)?.upgrade()?;
+        (!tree.is_damaged()).then_some(tree)
+    }
+
+    /// Shares a tree with who asks for it next.
+    pub(super) fn hold_tree(&self, commit: &CommitId, tree: &Arc<CommitTree>) {
+        let trees = &mut self.state().trees;
+        trees.retain(|_, tree| tree.strong_count() > 0);
+        trees.insert(commit.clone(), Arc::downgrade(tree));
     }
 
     /// Whether a damaged mirror may be cloned again now; counts as doing so.
@@ -213,6 +228,8 @@ impl Mirror {
                 "committer.name=windlass".to_owned(),
                 "committer.email=windlass@localhost".to_owned(),
                 "core.logAllRefUpdates=false".to_owned(),
+                // Indexing a large pack must not take the cores that consensus and agents need.
+                "pack.threads=2".to_owned(),
             ])
     }
 

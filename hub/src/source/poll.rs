@@ -5,26 +5,24 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use windlass_render::Tree;
 
 use super::{
-    CommitTree, LocalAccess, Repository, SourceConfig, SourceError,
-    guard::Guard,
-    http::Client,
-    mirror::{Mirror, remove_unused},
+    Repository, SourceConfig, SourceError,
+    backend::Backend,
     normalize_url,
     reference::{CommitId, Wanted},
-    repository::{Fingerprint, Place, Remote},
-    resolve::{Job, Resolved},
+    repository::{Fingerprint, Remote},
+    resolve::Resolved,
 };
 
 /// What is known of one reference.
@@ -57,16 +55,7 @@ impl Sources {
     /// provider before the first `https` repository is polled.
     pub fn start(config: SourceConfig) -> Self {
         let shutdown = CancellationToken::new();
-        let permits = config.max_concurrent.max(1);
-        let backend = Arc::new(Backend {
-            config: Arc::new(config),
-            client: Arc::new(Client::default()),
-            mirrors: Mutex::default(),
-            hosts: Mutex::default(),
-            permits: Arc::new(Semaphore::new(permits)),
-            swept: OnceCell::new(),
-            shutdown: shutdown.clone(),
-        });
+        let backend = Arc::new(Backend::new(config, shutdown.clone()));
         let (commands, inbox) = mpsc::channel(Self::QUEUE);
         let owner = Owner { backend: Arc::clone(&backend), pollers: BTreeMap::new(), idle: JoinSet::new() };
         tokio::spawn(owner.run(inbox, shutdown.clone()));
@@ -111,7 +100,7 @@ impl Sources {
     pub async fn tree(&self, repository: &Repository, commit: &CommitId) -> Result<Arc<dyn Tree>, SourceError> {
         let remote = Arc::new(self.backend.admit(repository)?);
         let tree = self.backend.tree(&remote, commit).await?;
-        Ok(Arc::new(tree))
+        Ok(tree)
     }
 
     /// Resolves a reference now, without a poller: for previews and one-off commands.
@@ -215,7 +204,7 @@ impl Owner {
         if let Some(poller) = self.pollers.get(&key) {
             return poller.state.subscribe();
         }
-        let allowed = self.backend.config.max_pollers;
+        let allowed = self.backend.config().max_pollers;
         if self.pollers.len() >= allowed {
             return failed(SourceError::TooManyReferences { allowed });
         }
@@ -224,7 +213,7 @@ impl Owner {
             target,
             state: state.clone(),
             wake: Arc::new(Notify::new()),
-            stop: self.backend.shutdown.child_token(),
+            stop: self.backend.shutdown().child_token(),
         };
         let task = PollTask {
             backend: Arc::clone(&self.backend),
@@ -247,7 +236,7 @@ impl Owner {
     }
 
     fn watch_idle(&mut self, key: Key, state: watch::Sender<RefState>) {
-        let stop = self.backend.shutdown.clone();
+        let stop = self.backend.shutdown().clone();
         self.idle.spawn(async move {
             tokio::select! {
                 () = state.closed() => {}
@@ -258,7 +247,7 @@ impl Owner {
     }
 
     fn handle_idle(&mut self, key: Key) {
-        if self.backend.shutdown.is_cancelled() {
+        if self.backend.shutdown().is_cancelled() {
             return;
         }
         let Some(poller) = self.pollers.get(&key) else { return };
@@ -307,14 +296,12 @@ impl PollTask {
 
     /// How long to wait; `None` for a commit that is here, which can never change.
     fn pause(&mut self, outcome: &Result<Resolved, SourceError>) -> Option<Duration> {
-        let config = &self.backend.config;
+        let config = self.backend.config();
         let period = config.poll_period;
         match outcome {
             Ok(resolved) => {
                 self.failures = 0;
-                if resolved.name.is_none() {
-                    return None;
-                }
+                resolved.name.as_ref()?;
                 Some(period + self.jitter(config.poll_jitter))
             }
             Err(error) if error.is_transient() => {
@@ -359,142 +346,6 @@ impl PollTask {
                 }
             }
         });
-    }
-}
-
-/// Mirrors, limits and threads; shared by pollers and readers.
-#[derive(Debug)]
-struct Backend {
-    config: Arc<SourceConfig>,
-    client: Arc<Client>,
-    mirrors: Mutex<BTreeMap<String, Arc<Mirror>>>,
-    /// One server that hangs may take half of the permits, not all.
-    hosts: Mutex<BTreeMap<String, Arc<Semaphore>>>,
-    permits: Arc<Semaphore>,
-    /// Set when unused mirrors were removed, which must come before the first mirror is opened.
-    swept: OnceCell<()>,
-    shutdown: CancellationToken,
-}
-
-impl Backend {
-    /// Time a stopped operation gets to leave its thread before the caller stops waiting for it.
-    const GRACE: Duration = Duration::from_secs(5);
-
-    fn admit(&self, repository: &Repository) -> Result<Remote, SourceError> {
-        let remote = repository.parse()?;
-        if self.config.local == LocalAccess::Refused && matches!(remote.place, Place::Local(_)) {
-            return Err(SourceError::LocalRefused { repository: remote.label });
-        }
-        Ok(remote)
-    }
-
-    fn mirror(&self, remote: &Remote) -> Arc<Mirror> {
-        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-        let mirror = mirrors.entry(remote.directory()).or_insert_with(|| Arc::new(Mirror::new(&self.config, remote)));
-        Arc::clone(mirror)
-    }
-
-    async fn sweep(&self) {
-        let config = Arc::clone(&self.config);
-        if let Err(error) = tokio::task::spawn_blocking(move || remove_unused(&config)).await {
-            tracing::warn!(%error, "cannot look for unused mirrors");
-        }
-    }
-
-    async fn resolve(&self, remote: &Arc<Remote>, wanted: &Wanted) -> Result<Resolved, SourceError> {
-        self.swept.get_or_init(|| self.sweep()).await;
-        let mirror = self.mirror(remote);
-        let closed = |_| SourceError::Closed;
-        // The mirror first: who waits for it must hold no permit that others could use.
-        let exclusive = Arc::clone(&mirror.exclusive).acquire_owned().await.map_err(closed)?;
-        let host = self.host(remote).acquire_owned().await.map_err(closed)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
-        let guard = Guard::new(&remote.label, &self.config, self.shutdown.clone());
-        let job = Job {
-            config: Arc::clone(&self.config),
-            client: Arc::clone(&self.client),
-            mirror,
-            remote: Arc::clone(remote),
-            guard: guard.clone(),
-        };
-        let wanted = wanted.clone();
-        let mut work = tokio::task::spawn_blocking(move || {
-            let outcome = job.resolve(&wanted);
-            // Held until the thread is done, not until the caller gives up.
-            drop((exclusive, host, permit));
-            outcome
-        });
-        let joined = tokio::select! {
-            joined = &mut work => joined,
-            () = tokio::time::sleep_until(guard.deadline()) => {
-                let expired = guard.expire();
-                match tokio::time::timeout(Self::GRACE, work).await {
-                    Ok(joined) => joined,
-                    Err(_) => return Err(expired),
-                }
-            }
-        };
-        joined.map_err(|error| SourceError::Disk {
-            repository: remote.label.clone(),
-            reason: format!("the operation ended abnormally: {error}"),
-        })?
-    }
-
-    async fn tree(&self, remote: &Arc<Remote>, commit: &CommitId) -> Result<CommitTree, SourceError> {
-        let mirror = self.mirror(remote);
-        let wanted = Wanted::Commit(commit.clone());
-        let known = self.is_local(remote) || mirror.admitted(remote.fingerprint());
-        if !known || mirror.readable().is_empty() {
-            self.resolve(remote, &wanted).await?;
-        }
-        match self.open_tree(remote, commit, Arc::clone(&mirror)).await {
-            Err(SourceError::UnknownCommit { .. } | SourceError::Damaged { .. }) => {}
-            outcome => return outcome,
-        }
-        self.resolve(remote, &wanted).await?;
-        self.open_tree(remote, commit, mirror).await
-    }
-
-    async fn open_tree(
-        &self,
-        remote: &Remote,
-        commit: &CommitId,
-        mirror: Arc<Mirror>,
-    ) -> Result<CommitTree, SourceError> {
-        let config = Arc::clone(&self.config);
-        let commit = commit.clone();
-        let label = remote.label.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut outcome = Err(SourceError::UnknownCommit { repository: label.clone(), commit: commit.clone() });
-            for generation in mirror.readable() {
-                if generation.contains(&commit) {
-                    outcome = CommitTree::open(generation, &commit, &label, &config);
-                }
-                if outcome.is_ok() {
-                    break;
-                }
-            }
-            outcome
-        });
-        opened.await.map_err(|error| SourceError::Disk {
-            repository: remote.label.clone(),
-            reason: format!("the tree cannot be opened: {error}"),
-        })?
-    }
-
-    fn is_local(&self, remote: &Remote) -> bool {
-        matches!(remote.place, Place::Local(_))
-    }
-
-    fn host(&self, remote: &Remote) -> Arc<Semaphore> {
-        let name = match &remote.place {
-            Place::Local(_) => String::new(),
-            Place::Http(url) => url.host_str().unwrap_or_default().to_owned(),
-        };
-        let share = (self.config.max_concurrent / 2).max(1);
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.entry(name).or_insert_with(|| Arc::new(Semaphore::new(share)));
-        Arc::clone(host)
     }
 }
 

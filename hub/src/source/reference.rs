@@ -130,15 +130,25 @@ impl Wanted {
 
     /// Whether a push to `pushed` (`refs/heads/main`, `refs/tags/v1`, or a short name) can move it.
     pub(super) fn affected_by(&self, pushed: &str) -> bool {
-        let short = pushed.strip_prefix("refs/heads/").or_else(|| pushed.strip_prefix("refs/tags/")).unwrap_or(pushed);
         match self {
             // Which branch HEAD is cannot be known without asking.
             Self::Head => !pushed.starts_with("refs/tags/"),
             Self::Commit(_) => false,
-            Self::Name(text) => text == short || text == pushed || pushed == format!("refs/{text}"),
-            Self::Range { text, .. } => !pushed.starts_with("refs/heads/") || text == short,
+            Self::Name(text) => same_name(text, pushed),
+            Self::Range { text, .. } => !pushed.starts_with("refs/heads/") || same_name(text, pushed),
         }
     }
+}
+
+/// Whether two names, each full or short, can mean one reference.
+fn same_name(one: &str, other: &str) -> bool {
+    let short = |name: &str| {
+        let name = name.strip_prefix("refs/").unwrap_or(name);
+        let name = name.strip_prefix("heads/").or_else(|| name.strip_prefix("tags/")).unwrap_or(name);
+        name.to_owned()
+    };
+    let both_full = one.starts_with("refs/") && other.starts_with("refs/");
+    if both_full { one == other } else { short(one) == short(other) }
 }
 
 /// 7 to 39 hexadecimal digits, as Argo CD takes them.

@@ -194,6 +194,12 @@ impl Job {
 
     fn resolve_local(&self, path: &Path, wanted: &Wanted) -> Result<Resolved, SourceError> {
         let generation = self.mirror.generation()?;
+        if let Wanted::Commit(commit) = wanted
+            && !generation.is_damaged()
+            && self.in_mirror(commit)
+        {
+            return Ok(Resolved { commit: commit.clone(), name: None });
+        }
         let local = LocalRepository::open(path, &self.config, &self.guard)?;
         let found = match wanted {
             Wanted::Commit(commit) => Resolved { commit: commit.clone(), name: None },

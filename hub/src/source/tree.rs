@@ -85,6 +85,10 @@ impl CommitTree {
         }
     }
 
+    pub(super) fn is_damaged(&self) -> bool {
+        self.generation.is_damaged()
+    }
+
     /// Follows `path` from the root; `None` if there is nothing.
     fn resolve(&self, path: &str) -> Result<Option<Node>, TreeError> {
         let mut todo: Vec<String> = components(path)?.into_iter().rev().collect();

@@ -1,7 +1,7 @@
 //! Version ranges on tags, with the grammar and the quirks of Masterminds/semver v3, which Argo CD uses. Pure.
 //!
 //! `1.2.3`, `v1.2` and `1` are versions, so names of tags, not ranges. `^1.2`, `~1.2`, `1.2.x`, `>=1 <2`, `1.0 - 2.0`,
-//! `*` and `a || b` are ranges. A pre-release matches only a comparison that itself names a pre-release.
+//! `*` and `a || b` are ranges. A pre-release matches only where one of the comparisons joined by "and" names a pre-release.
 
 use std::cmp::Ordering;
 
@@ -74,7 +74,10 @@ impl Range {
     }
 
     fn matches(&self, version: &Version) -> bool {
-        self.0.iter().any(|group| group.iter().all(|comparison| comparison.matches(version)))
+        self.0.iter().any(|group| {
+            let pre_releases = group.iter().any(|comparison| !comparison.version.pre.is_empty());
+            (version.pre.is_empty() || pre_releases) && group.iter().all(|comparison| comparison.matches(version))
+        })
     }
 }
 
@@ -233,9 +236,6 @@ fn compare_pre_releases(left: &str, right: &str) -> Ordering {
 impl Comparison {
     fn matches(&self, version: &Version) -> bool {
         let bound = &self.version;
-        if !version.pre.is_empty() && bound.pre.is_empty() {
-            return false;
-        }
         let order = version.compare(bound);
         match self.operator {
             Operator::Equal if self.precision == Precision::Full => order == Ordering::Equal,

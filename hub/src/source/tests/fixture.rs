@@ -91,12 +91,11 @@ fn git(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Sources that poll only when told to, and cut early.
+/// Sources that poll only when told to.
 pub(super) fn config(dir: &Path) -> SourceConfig {
     SourceConfig {
         poll_period: Duration::from_secs(3600),
         retry_delay: Duration::from_secs(3600),
-        stall_window: Duration::from_millis(300),
         ..SourceConfig::new(dir)
     }
 }
@@ -108,8 +107,7 @@ pub(super) fn start() -> (tempfile::TempDir, Sources) {
 }
 
 pub(super) fn start_in(config: SourceConfig) -> Sources {
-    // Fails only when another test was first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    windlass_transport::install_crypto_provider();
     Sources::start(config)
 }
 
@@ -132,8 +130,10 @@ pub(super) enum Behaviour {
     Serve,
     /// 401 unless `Authorization` is this.
     Demand(String),
-    /// One byte every 20 ms, for ever.
+    /// One byte every 20 ms of a packet that takes minutes.
     Drip,
+    /// The same, but only in answer to a command.
+    DripAnswers,
     /// Headers, then nothing.
     Silence,
     Fail(u16),
@@ -223,13 +223,12 @@ async fn answer(State(state): State<Arc<ServerState>>, request: Request) -> Resp
             }
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")]).into_response()
         }
-        Behaviour::Drip => {
-            let bytes = futures::stream::unfold(tokio::time::interval(Duration::from_millis(20)), |mut ticks| async {
-                ticks.tick().await;
-                Some((Ok::<_, std::convert::Infallible>(Bytes::from_static(b"0")), ticks))
-            });
-            (advertisement, Body::from_stream(bytes)).into_response()
+        Behaviour::Drip => (advertisement, drip()).into_response(),
+        Behaviour::DripAnswers if request.method() == http::Method::POST => {
+            let result = [(header::CONTENT_TYPE, "application/x-git-upload-pack-result")];
+            (result, drip()).into_response()
         }
+        Behaviour::DripAnswers => backend(&state.root, request).await,
         Behaviour::Silence => {
             let nothing = futures::stream::pending::<Result<Bytes, std::convert::Infallible>>();
             (advertisement, Body::from_stream(nothing)).into_response()
@@ -241,6 +240,17 @@ async fn answer(State(state): State<Arc<ServerState>>, request: Request) -> Resp
             (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, target)]).into_response()
         }
     }
+}
+
+/// The length of a packet of 32 KiB, then its content, a byte at a time.
+fn drip() -> Body {
+    let state = (tokio::time::interval(Duration::from_millis(20)), b"8000".iter());
+    let bytes = futures::stream::unfold(state, |(mut ticks, mut length)| async {
+        ticks.tick().await;
+        let byte = length.next().copied().unwrap_or(b'x');
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(vec![byte])), (ticks, length)))
+    });
+    Body::from_stream(bytes)
 }
 
 /// `git http-backend` as CGI.

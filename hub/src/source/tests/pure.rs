@@ -69,6 +69,9 @@ fn a_push_affects_what_it_can_move() {
     let affected = |wanted: &str, pushed: &str| Wanted::parse(wanted).unwrap().affected_by(pushed);
     assert!(affected("main", "refs/heads/main"));
     assert!(affected("refs/heads/main", "refs/heads/main"));
+    assert!(affected("refs/heads/main", "main"));
+    assert!(affected("tags/v1", "refs/tags/v1"));
+    assert!(!affected("refs/tags/main", "refs/heads/main"));
     assert!(!affected("main", "refs/heads/other"));
     assert!(affected("HEAD", "refs/heads/other"));
     assert!(!affected("HEAD", "refs/tags/v1"));
