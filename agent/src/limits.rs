@@ -91,7 +91,7 @@ limits! {
     /// Changes of the cluster that wait for the executor; a full queue slows the watches down.
     event_queue: 1_024, 16..=65_536;
     /// Seconds between two full comparisons that nothing asked for: catches what a watch missed.
-    resync_seconds: 180, 5..=86_400;
+    resync_seconds: 600, 5..=86_400;
     /// Bytes of the page cache of the checkpoint. sled takes a multiple of it at peaks.
     checkpoint_cache_bytes: 8_388_608, 1_048_576..=1_073_741_824;
 }

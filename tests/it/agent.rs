@@ -159,3 +159,34 @@ fn watches_outlive_the_api_server() -> Result<()> {
         timeout(PATIENCE * 2, seen).await.context("the watch never came back")?
     })
 }
+
+/// What `windlass cluster add --manifest` prints has to be what an API server takes.
+#[test]
+fn the_manifests_of_the_agent_are_accepted() -> Result<()> {
+    scenario(async {
+        let plane = ControlPlane::start("manifests").await?;
+        let folder = windlass_tests::workspace_root().join("deploy/agent");
+        let filled = |name: &str| -> Result<String> {
+            let mut text = std::fs::read_to_string(folder.join(name)).with_context(|| name.to_owned())?;
+            let pin = format!("sha256:{}", "0".repeat(64));
+            let values = [("CLUSTER", "east"), ("TOKEN", "a.b"), ("ROOT_PIN", &pin), ("HUBS", "hub:7443"), ("IMAGE", "i:1")];
+            for (placeholder, value) in values {
+                text = text.replace(&format!("${{{placeholder}}}"), value);
+            }
+            ensure!(!text.lines().any(|line| !line.starts_with('#') && line.contains("${")), "a placeholder is left");
+            Ok(text)
+        };
+        plane.apply(&filled("agent.yaml")?).await?;
+        plane.apply(&filled("restricted.yaml")?).await?;
+
+        let account = "system:serviceaccount:windlass-system:windlass-agent";
+        for question in [["patch", "deployments.apps"], ["create", "customresourcedefinitions.apiextensions.k8s.io"]] {
+            let answer = plane
+                .kubectl(&["auth", "can-i", question[0], question[1], "--as", account, "--all-namespaces"])
+                .await
+                .with_context(|| question.join(" "))?;
+            ensure!(answer.trim() == "yes", "{question:?}: {answer}");
+        }
+        Ok(())
+    })
+}

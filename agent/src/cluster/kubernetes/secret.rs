@@ -1,6 +1,6 @@
 //! The agent's identity as a Secret of its own namespace, so that a Pod on another node is the same agent.
 //!
-//! A Lease beside it admits one active agent: who cannot get it waits.
+//! That one agent acts at a time is the Deployment's strategy (`Recreate`) and the hub's rule that the newer incarnation wins.
 
 use std::collections::BTreeMap;
 
