@@ -28,8 +28,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     if config.cluster == ClusterConfig::Embedded {
         anyhow::bail!("no simulated cluster yet");
     }
-    let kubernetes =
-        cluster::connect(&config.cluster, &config.limits).await.context("no access to the cluster")?;
+    let kubernetes = cluster::connect(&config.cluster, &config.limits).await.context("no access to the cluster")?;
     let place = match &config.identity {
         IdentityStore::Folder => IdentityPlace::Folder(config.data.clone()),
         IdentityStore::Secret { namespace } => {

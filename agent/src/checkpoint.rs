@@ -22,7 +22,10 @@ use windlass_protocol::{
     session::{BLOB_BYTES_MAX, DesiredChange},
 };
 
-use self::{blobs::BlobFiles, store::Store};
+use self::{
+    blobs::BlobFiles,
+    store::{Scanned, Store},
+};
 
 /// Largest record: an assignment with its policy, or the resume point of 10,000 objects.
 const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -148,12 +151,12 @@ impl Checkpoint {
             damaged += 1;
             self.inner.store.commit(&[(key.to_owned(), None)])
         };
-        if let Some((key, Err(error))) = self.scan::<StoredPosition>(POSITION)?.into_iter().next() {
+        if let Some(Scanned { key, record: Err(error) }) = self.scan::<StoredPosition>(POSITION)?.into_iter().next() {
             forget(&key, &error)?;
         } else if let Some(StoredPosition::V1(position)) = self.read_record(POSITION)? {
             restored.position = position;
         }
-        for (key, record) in self.scan::<StoredAssignment>("assignment/")? {
+        for Scanned { key, record } in self.scan::<StoredAssignment>("assignment/")? {
             match record {
                 Ok(StoredAssignment::V1 { assignment, orphaned }) => {
                     restored.assignments.push(AssignmentRecord { assignment, orphaned });
@@ -161,13 +164,13 @@ impl Checkpoint {
                 Err(error) => forget(&key, &error)?,
             }
         }
-        for (key, record) in self.scan::<StoredTombstone>("tombstone/")? {
+        for Scanned { key, record } in self.scan::<StoredTombstone>("tombstone/")? {
             match record {
                 Ok(StoredTombstone::V1(tombstone)) => restored.tombstones.push(tombstone),
                 Err(error) => forget(&key, &error)?,
             }
         }
-        for (key, bytes) in self.inner.store.scan("resume/")? {
+        for Scanned { key, record: bytes } in self.inner.store.scan("resume/")? {
             let point = bytes.and_then(|bytes| {
                 serde_json::from_slice::<StoredResume>(&bytes)
                     .map_err(|error| CheckpointError::Damaged { record: key.clone(), reason: error.to_string() })
@@ -219,12 +222,12 @@ impl Checkpoint {
         let Some(known) = &change.known else { return Ok(Vec::new()) };
         let mut ending: BTreeSet<(NamespacedName, String)> =
             change.tombstones.iter().map(|tombstone| (tombstone.application.clone(), tombstone.uid.clone())).collect();
-        for (_, record) in self.scan::<StoredTombstone>("tombstone/")? {
+        for Scanned { record, .. } in self.scan::<StoredTombstone>("tombstone/")? {
             let StoredTombstone::V1(tombstone) = record?;
             ending.insert((tombstone.application, tombstone.uid));
         }
         let mut orphans = Vec::new();
-        for (_, record) in self.scan::<StoredAssignment>("assignment/")? {
+        for Scanned { record, .. } in self.scan::<StoredAssignment>("assignment/")? {
             let StoredAssignment::V1 { assignment, .. } = record?;
             let key = (assignment.application.clone(), assignment.uid.clone());
             let named = known.contains(&key.0) || change.assignments.contains_key(&key.0);
@@ -305,7 +308,11 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The disk cannot be read, content is missing or damaged, or over a limit.
-    pub(crate) fn bundle(&self, digest: Digest, limits: &crate::limits::Limits) -> Result<Vec<serde_json::Value>, BundleError> {
+    pub(crate) fn bundle(
+        &self,
+        digest: Digest,
+        limits: &crate::limits::Limits,
+    ) -> Result<Vec<serde_json::Value>, BundleError> {
         let index = self.blob(digest)?.ok_or(BundleError::Missing(digest))?;
         let index = codec::from_bytes::<BundleIndex>(&index, BLOB_BYTES_MAX)
             .map_err(|error| BundleError::Unreadable { digest, reason: error.to_string() })?;
@@ -341,14 +348,14 @@ impl Checkpoint {
     /// The disk cannot be read.
     pub(crate) fn collect_garbage(&self) -> Result<usize, CheckpointError> {
         let mut referenced = BTreeSet::new();
-        for (_, record) in self.scan::<StoredAssignment>("assignment/")? {
+        for Scanned { record, .. } in self.scan::<StoredAssignment>("assignment/")? {
             // With a damaged record nothing can be told: the next start asks the hub for everything.
             let StoredAssignment::V1 { assignment, .. } = record?;
             let asked = assignment.operation.as_ref().and_then(|operation| operation.bundle.as_ref());
             let named = [&assignment.target, &assignment.released, &assignment.last_good];
             referenced.extend(named.into_iter().flatten().chain(asked).map(|bundle| bundle.digest));
         }
-        for (_, bytes) in self.inner.store.scan("resume/")? {
+        for Scanned { record: bytes, .. } in self.inner.store.scan("resume/")? {
             if let Ok(stored) = serde_json::from_slice::<StoredResume>(&bytes?) {
                 let running = stored.point.running.map(|running| running.bundle);
                 referenced.extend(running.into_iter().chain(stored.point.applied).map(|bundle| bundle.digest));
@@ -372,15 +379,12 @@ impl Checkpoint {
         self.inner.store.read(key)?.map(|bytes| decode(key, &bytes)).transpose()
     }
 
-    fn scan<T: serde::de::DeserializeOwned>(
-        &self,
-        prefix: &str,
-    ) -> Result<Vec<(String, Result<T, CheckpointError>)>, CheckpointError> {
+    fn scan<T: serde::de::DeserializeOwned>(&self, prefix: &str) -> Result<Vec<Scanned<T>>, CheckpointError> {
         let records = self.inner.store.scan(prefix)?.into_iter();
         Ok(records
-            .map(|(key, bytes)| {
-                let record = bytes.and_then(|bytes| decode(&key, &bytes));
-                (key, record)
+            .map(|Scanned { key, record }| {
+                let record = record.and_then(|bytes| decode(&key, &bytes));
+                Scanned { key, record }
             })
             .collect())
     }

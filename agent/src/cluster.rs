@@ -311,8 +311,7 @@ impl Discovery {
             })
             .ok_or_else(|| {
                 let version = version.unwrap_or("any version");
-                let api_version =
-                    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+                let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
                 ClusterError::NoKind { api_version, kind: kind.to_owned() }
             })
     }

@@ -287,8 +287,7 @@ impl Config {
 }
 
 fn parse_file(path: &PathBuf) -> Result<File, ConfigError> {
-    toml::from_str(&read(path)?)
-        .map_err(|source| ConfigError::Parse { path: path.clone(), source: Box::new(source) })
+    toml::from_str(&read(path)?).map_err(|source| ConfigError::Parse { path: path.clone(), source: Box::new(source) })
 }
 
 fn read(path: &PathBuf) -> Result<String, ConfigError> {

@@ -318,13 +318,7 @@ impl Executor {
         }
     }
 
-    fn handle_bundle(
-        &mut self,
-        key: Key,
-        digest: Digest,
-        manifests: Result<Vec<Value>, BundleError>,
-        now: Millis,
-    ) {
+    fn handle_bundle(&mut self, key: Key, digest: Digest, manifests: Result<Vec<Value>, BundleError>, now: Millis) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.loading.remove(&digest);
         if let Err(error) = &manifests {

@@ -117,10 +117,7 @@ impl Reporter {
         let message: String = message.chars().take(RECEIPT_MESSAGE_MAX).collect();
         let told = EndTold::Failing(message.clone());
         if self.assignments.entry(application.clone()).or_default().end.as_ref() != Some(&told) {
-            self.push(
-                Receipt::EndFailed { application: application.clone(), uid: uid.to_owned(), message },
-                None,
-            );
+            self.push(Receipt::EndFailed { application: application.clone(), uid: uid.to_owned(), message }, None);
             self.assignments.entry(application.clone()).or_default().end = Some(told);
         }
     }

@@ -9,10 +9,7 @@ mod session;
 use std::{sync::Arc, time::Duration};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::{
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 use windlass_protocol::message::{GoAway, Retry};
 use windlass_transport::{

@@ -47,12 +47,8 @@ impl BlobFiles {
     /// Writes content that counts once [`Self::sync`] has returned.
     pub(super) fn put(&self, digest: Digest, content: &[u8]) -> Result<(), CheckpointError> {
         let write = || -> std::io::Result<()> {
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(self.temporary(digest))?;
+            let mut file =
+                File::options().write(true).create(true).truncate(true).mode(0o600).open(self.temporary(digest))?;
             file.write_all(blake3::hash(content).as_bytes())?;
             file.write_all(content)
         };

@@ -18,6 +18,13 @@ const SEPARATOR: u8 = 0;
 /// Checksum and length in front of a record.
 const HEADER: usize = 16 + 8;
 
+/// A record of a scan, with its own verdict: one that is damaged does not hide the others.
+#[derive(Debug)]
+pub(super) struct Scanned<T> {
+    pub(super) key: String,
+    pub(super) record: Result<T, CheckpointError>,
+}
+
 /// Records by text key.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -80,10 +87,7 @@ impl Store {
     }
 
     /// All records whose keys begin with a prefix, sorted; each with its own verdict.
-    pub(super) fn scan(
-        &self,
-        prefix: &str,
-    ) -> Result<Vec<(String, Result<Vec<u8>, CheckpointError>)>, CheckpointError> {
+    pub(super) fn scan(&self, prefix: &str) -> Result<Vec<Scanned<Vec<u8>>>, CheckpointError> {
         let mut records: Vec<(String, Vec<u8>)> = Vec::new();
         for entry in self.database.scan_prefix(prefix) {
             let (key, chunk) = entry.map_err(|error| self.failed("cannot read the checkpoint", error))?;
@@ -96,12 +100,16 @@ impl Store {
         }
         let checked = records.into_iter().map(|(key, whole)| {
             let record = opened(&key, &whole);
-            (key, record)
+            Scanned { key, record }
         });
         Ok(checked.collect())
     }
 
-    fn failed(&self, what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CheckpointError {
+    fn failed(
+        &self,
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> CheckpointError {
         CheckpointError::Store { what, path: self.path.clone(), source: source.into() }
     }
 }
@@ -162,7 +170,8 @@ mod tests {
         let store = Store::open(folder.path(), 1 << 20).unwrap();
         assert_eq!(store.read("a/x").unwrap(), Some(large));
         store.commit(&[("a/x".into(), Some(vec![1, 2]))]).unwrap();
-        let all: Vec<_> = store.scan("a/").unwrap().into_iter().map(|(key, record)| (key, record.unwrap())).collect();
+        let all: Vec<_> =
+            store.scan("a/").unwrap().into_iter().map(|found| (found.key, found.record.unwrap())).collect();
         assert_eq!(all, [("a/x".to_owned(), vec![1, 2]), ("a/y".to_owned(), vec![])]);
         store.commit(&[("a/x".into(), None)]).unwrap();
         assert_eq!(store.read("a/x").unwrap(), None);

@@ -105,8 +105,7 @@ fn tombstones_stay_until_acknowledged() {
     let checkpoint = Checkpoint::open(folder.path(), 1 << 20).unwrap();
     let application = NamespacedName::new("argocd", "a");
     checkpoint.accept(&change(1, vec![assignment("a", Digest::of(b"x"))])).unwrap();
-    let tombstone =
-        Tombstone { application: application.clone(), uid: "uid-a".into(), cascade: Cascade::Background };
+    let tombstone = Tombstone { application: application.clone(), uid: "uid-a".into(), cascade: Cascade::Background };
     let ended = DesiredChange { tombstones: vec![tombstone], ..change(2, vec![]) };
     checkpoint.accept(&ended).unwrap();
     checkpoint.forget_assignment(&application, "uid-a").unwrap();

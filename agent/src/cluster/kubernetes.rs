@@ -81,7 +81,10 @@ impl KubernetesCluster {
         }
     }
 
-    async fn send(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Result<Value, ClusterError> {
+    async fn send(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Value, ClusterError> {
         let request = request.map_err(|error| ClusterError::Unreadable(error.to_string()))?;
         self.bounded(self.client.request::<Value>(request)).await
     }
@@ -125,7 +128,12 @@ impl KubernetesCluster {
         }
     }
 
-    async fn write_object(&self, target: &Target, write: Write<'_>, options: WriteOptions) -> Result<Value, ClusterError> {
+    async fn write_object(
+        &self,
+        target: &Target,
+        write: Write<'_>,
+        options: WriteOptions,
+    ) -> Result<Value, ClusterError> {
         let request = Request::new(collection(&target.resource, &target.namespace));
         let patch_params = PatchParams {
             dry_run: options.dry_run,
@@ -143,9 +151,7 @@ impl KubernetesCluster {
             Write::Merge(patch) => request.patch(&target.name, &patch_params, &Patch::Merge(patch)),
             Write::Strategic(patch) => request.patch(&target.name, &patch_params, &Patch::Strategic(patch)),
             Write::Create(manifest) => request.create(&post_params, manifest.to_string().into_bytes()),
-            Write::Replace(manifest) => {
-                request.replace(&target.name, &post_params, manifest.to_string().into_bytes())
-            }
+            Write::Replace(manifest) => request.replace(&target.name, &post_params, manifest.to_string().into_bytes()),
         };
         let mut object = self.send(request).await?;
         trim(&target.resource, &mut object);

@@ -7,9 +7,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use windlass_engine::{
-    Apply, ApplyMode, DryRun, Failure, FailureReason, Outcome, Propagation, action::Validation,
-};
+use windlass_engine::{Apply, ApplyMode, DryRun, Failure, FailureReason, Outcome, Propagation, action::Validation};
 use windlass_protocol::{
     json,
     manifest::{self, OWNER_LABEL, ResourceKey, TRACKING_ANNOTATION},
@@ -83,10 +81,8 @@ impl Performer {
     }
 
     async fn write(&self, target: &Target, apply: &Apply) -> Result<Value, ClusterError> {
-        let options = WriteOptions {
-            dry_run: apply.dry_run == DryRun::Server,
-            strict: apply.validation == Validation::Strict,
-        };
+        let options =
+            WriteOptions { dry_run: apply.dry_run == DryRun::Server, strict: apply.validation == Validation::Strict };
         let object = &*apply.manifest;
         match apply.mode {
             ApplyMode::ServerSide => {

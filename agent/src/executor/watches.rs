@@ -69,11 +69,7 @@ impl Watches {
     }
 
     /// Takes what a watch reports; gives the change of an object, if it is one.
-    pub(super) fn handle(
-        &mut self,
-        change: Change,
-        tasks: &mut JoinSet<Done>,
-    ) -> Option<(ResourceType, LiveChange)> {
+    pub(super) fn handle(&mut self, change: Change, tasks: &mut JoinSet<Done>) -> Option<(ResourceType, LiveChange)> {
         match change {
             Change::Present { resource, object } => Some((resource, LiveChange::Present(object))),
             Change::Gone { resource, key, uid } => Some((resource, LiveChange::Gone { key, uid })),

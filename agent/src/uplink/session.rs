@@ -227,11 +227,8 @@ impl Session<'_> {
     /// Disk first, then the executor, then the hub may know.
     async fn accept(&mut self, change: DesiredChange) -> anyhow::Result<()> {
         let position = Position { epoch: change.epoch, generation: change.to };
-        let (change, orphaned) = self
-            .uplink
-            .checkpoint
-            .run(move |disk| disk.accept(&change).map(|orphaned| (change, orphaned)))
-            .await?;
+        let (change, orphaned) =
+            self.uplink.checkpoint.run(move |disk| disk.accept(&change).map(|orphaned| (change, orphaned))).await?;
         self.uplink.position = position;
         tracing::info!(
             epoch = position.epoch.0,

@@ -25,9 +25,7 @@ use windlass_protocol::{
 };
 use windlass_transport::{
     endpoint::{CloseCode, Connection, Listener, ListenerLimits, Peer, PeerAdmission, ServerTls},
-    identity::{
-        HubNames, Identity, IssuingAuthority, KeyMaterial, SubjectKey, TrustDomain, TrustDomainName, Validity,
-    },
+    identity::{HubNames, Identity, IssuingAuthority, KeyMaterial, SubjectKey, TrustDomain, TrustDomainName, Validity},
     stream::{FrameReceiver, FrameSender},
 };
 
@@ -165,9 +163,8 @@ impl World {
     /// Waits for the receipt that an assignment is gone.
     pub(super) async fn ended(&self, name: &str) -> Result<()> {
         self.wait("the end", |state| {
-            let ended = |receipt: &Receipt| {
-                matches!(receipt, Receipt::Ended { application, .. } if application.name == name)
-            };
+            let ended =
+                |receipt: &Receipt| matches!(receipt, Receipt::Ended { application, .. } if application.name == name);
             state.receipts.iter().any(ended).then_some(())
         })
         .await

@@ -12,8 +12,8 @@ use windlass_agent::{
     run,
 };
 use windlass_protocol::{
-    message::{AssignmentPolicy, Automated, Cascade, Operation},
     ids::OperationId,
+    message::{AssignmentPolicy, Automated, Cascade, Operation},
     status::{HealthStatus, OperationPhase, SyncStatus},
 };
 use windlass_tests::{ControlPlane, WAIT_DEADLINE, Workdir, scenario, wait_until};
@@ -29,8 +29,7 @@ struct Agent {
 impl Agent {
     fn start(hub: &FakeHub, data: &Path, plane: &ControlPlane) -> Self {
         let pin = Some(hub.pin.clone());
-        let mut config =
-            Config::embedded(data.to_owned(), vec![hub.address.to_string()], Some(Token::new(TOKEN)), pin);
+        let mut config = Config::embedded(data.to_owned(), vec![hub.address.to_string()], Some(Token::new(TOKEN)), pin);
         config.cluster = ClusterConfig::Kubeconfig { path: Some(plane.kubeconfig()), context: None };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(config, shutdown.clone()));
@@ -88,7 +87,11 @@ fn an_agent_joins_applies_heals_and_prunes() -> Result<()> {
         let folder = Workdir::new("agent-life")?;
         let world = World::new()?;
         let hub = FakeHub::start(&world)?;
-        world.assign("shop", &[config_map("one", "a"), config_map("two", "b"), deployment("example.org/web:1")], automated());
+        world.assign(
+            "shop",
+            &[config_map("one", "a"), config_map("two", "b"), deployment("example.org/web:1")],
+            automated(),
+        );
         let agent = Agent::start(&hub, folder.path(), &plane);
 
         let receipt = world

@@ -169,7 +169,8 @@ fn the_manifests_of_the_agent_are_accepted() -> Result<()> {
         let filled = |name: &str| -> Result<String> {
             let mut text = std::fs::read_to_string(folder.join(name)).with_context(|| name.to_owned())?;
             let pin = format!("sha256:{}", "0".repeat(64));
-            let values = [("CLUSTER", "east"), ("TOKEN", "a.b"), ("ROOT_PIN", &pin), ("HUBS", "hub:7443"), ("IMAGE", "i:1")];
+            let values =
+                [("CLUSTER", "east"), ("TOKEN", "a.b"), ("ROOT_PIN", &pin), ("HUBS", "hub:7443"), ("IMAGE", "i:1")];
             for (placeholder, value) in values {
                 text = text.replace(&format!("${{{placeholder}}}"), value);
             }

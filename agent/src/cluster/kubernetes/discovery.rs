@@ -22,7 +22,8 @@ impl KubernetesCluster {
     async fn aggregated(&self) -> Result<Discovery, ClusterError> {
         let core = self.bounded(self.client.list_core_api_versions_aggregated()).await?;
         let groups = self.bounded(self.client.list_api_groups_aggregated()).await?;
-        let unavailable = groups.items.iter().filter(|group| group.versions.iter().any(is_stale)).map(name_of).collect();
+        let unavailable =
+            groups.items.iter().filter(|group| group.versions.iter().any(is_stale)).map(name_of).collect();
         let types: Vec<ResourceType> = flatten(core).chain(flatten(groups)).collect();
         if types.is_empty() {
             return Err(ClusterError::Unreadable(
