@@ -13,6 +13,7 @@
 pub mod action;
 pub mod diff;
 pub mod discovery;
+pub mod drift;
 pub mod extension;
 pub mod glob;
 pub mod health;

@@ -8,6 +8,7 @@ use windlass_protocol::{
     ids::{Digest, OperationId},
     manifest::ResourceKey,
     message::{BundleRef, Cascade, Operation, OperationReport},
+    time::Millis,
 };
 
 /// The state of one assignment between two processes.
@@ -74,7 +75,10 @@ pub struct RunningPoint {
     /// Retries so far.
     pub retries: u32,
     /// The agent's clock.
-    pub started_at: u64,
+    pub started_at: Millis,
+    /// Hooks of this attempt that are done and may have been deleted.
+    #[serde(default)]
+    pub done: Vec<String>,
 }
 
 /// Why an operation runs.

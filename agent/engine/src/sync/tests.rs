@@ -1,0 +1,1 @@
+//! Tests of the machine against the simulated cluster.
