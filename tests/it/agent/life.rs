@@ -13,7 +13,7 @@ use windlass_agent::{
 };
 use windlass_protocol::{
     ids::OperationId,
-    message::{AssignmentPolicy, Automated, Cascade, Operation},
+    message::{AssignmentPolicy, Automated, Cascade, KindPattern, Operation, Permitted},
     status::{HealthStatus, OperationPhase, SyncStatus},
 };
 use windlass_tests::{ControlPlane, WAIT_DEADLINE, Workdir, scenario, wait_until};
@@ -44,7 +44,18 @@ impl Agent {
 
 fn automated() -> AssignmentPolicy {
     let automated = Automated { prune: true, self_heal: true, allow_empty: false };
-    AssignmentPolicy { automated: Some(automated), ..AssignmentPolicy::default() }
+    AssignmentPolicy { automated: Some(automated), ..manual() }
+}
+
+fn manual() -> AssignmentPolicy {
+    let all = vec![KindPattern { group: "*".to_owned(), kind: "*".to_owned() }];
+    let permitted = Permitted {
+        project: "default".to_owned(),
+        cluster_allow: all,
+        namespaces: vec!["*".to_owned()],
+        ..Permitted::default()
+    };
+    AssignmentPolicy { permitted, ..AssignmentPolicy::default() }
 }
 
 fn config_map(name: &str, value: &str) -> Value {
@@ -174,7 +185,7 @@ fn a_manual_assignment_waits_for_its_operation() -> Result<()> {
         let folder = Workdir::new("agent-manual")?;
         let world: Arc<World> = World::new()?;
         let hub = FakeHub::start(&world)?;
-        world.assign("shop", &[config_map("one", "a")], AssignmentPolicy::default());
+        world.assign("shop", &[config_map("one", "a")], manual());
         let agent = Agent::start(&hub, folder.path(), &plane);
         world.receipt("shop", "out of sync", |receipt| receipt.sync == SyncStatus::OutOfSync).await?;
         ensure!(value_of(&plane, "one").await.is_err(), "nothing is applied");
