@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use windlass_protocol::{ids::Digest, manifest};
 
 pub use self::ignore::{IgnoreRules, Ignored};
+pub(crate) use self::lists::list_keys;
 use crate::{
     normalize::{self, DEPTH_MAX},
     quantity,

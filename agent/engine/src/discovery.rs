@@ -73,6 +73,11 @@ impl Kinds {
         }
     }
 
+    /// Takes a kind out: it is not served any more.
+    pub fn remove(&mut self, kind: &GroupKind) {
+        self.served.remove(kind);
+    }
+
     /// Notes that discovery of a group failed: nothing may be concluded from the absence of its kinds.
     pub fn set_unavailable(&mut self, group: impl Into<String>) {
         self.unavailable.insert(group.into());

@@ -28,6 +28,7 @@ pub mod quantity;
 pub mod resume;
 pub mod scope;
 pub mod settings;
+pub mod sim;
 pub mod status;
 pub mod sync;
 

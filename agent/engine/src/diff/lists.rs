@@ -104,6 +104,23 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The key fields of a list with unique, complete keys, by the table alone; for the simulated cluster.
+pub(crate) fn list_keys(list: &str, items: &[Value]) -> Option<Vec<String>> {
+    let entry =
+        KEYED.iter().find(|(name, parent, _)| *name == list && (parent.is_empty() || items_are_ports(items)))?;
+    let keys: Vec<String> = entry.2.iter().map(|key| (*key).to_owned()).collect();
+    let mut seen = BTreeSet::new();
+    let unique = items.iter().all(|item| identity(item, &keys).is_some_and(|identity| seen.insert(identity)));
+    unique.then_some(keys)
+}
+
+/// Container ports, not those of a Service.
+fn items_are_ports(items: &[Value]) -> bool {
+    items
+        .iter()
+        .all(|item| item.get("containerPort").is_some() || item.get("uid").is_some() || item.get("type").is_some())
+}
+
 /// The key fields of an element as text; a port without a protocol is a TCP port. `None` without any of them.
 fn identity(item: &Value, keys: &[String]) -> Option<String> {
     let map = item.as_object()?;
