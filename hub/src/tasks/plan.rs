@@ -27,6 +27,7 @@ use windlass_protocol::{
 
 use self::watch::Watches;
 use crate::{
+    generator_trees::reference,
     rendering::Renderer,
     replica::Replica,
     repositories::Repositories,
@@ -312,11 +313,6 @@ impl RefSeen {
             (None, None) => Self::Pending,
         }
     }
-}
-
-/// An empty `targetRevision` is `HEAD`, as in Argo CD.
-fn reference(target_revision: &str) -> &str {
-    if target_revision.is_empty() { "HEAD" } else { target_revision }
 }
 
 fn application_key(name: &NamespacedName) -> ObjectKey {

@@ -12,8 +12,8 @@ use windlass_protocol::{
     resource::ApplicationOperation,
 };
 
-use super::{Planner, reference};
-use crate::repositories::Repositories;
+use super::Planner;
+use crate::{generator_trees::reference, repositories::Repositories};
 
 /// A refresh that a repository does not answer is answered with what is known, after this many milliseconds.
 const REFRESH_MAX_MS: u64 = 20_000;

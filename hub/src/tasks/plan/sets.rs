@@ -1,36 +1,27 @@
 //! ApplicationSets: resolves what their generators read, generates off the async threads, proposes the difference.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use windlass_hub_core::{
     Command, ObjectKey, ObjectRecord,
     command::{ENVELOPE_BYTES_MAX, Write},
-    generate::{self, GenerateLimits, SourceFile, SourceUnavailable, Sources as GeneratorSources},
+    generate::{self, GenerateLimits},
     planner::{Applications, sets},
 };
 use windlass_protocol::{
     ids::Digest,
-    resource::{ApplicationSetSpec, GitItem, Kind, parse},
+    resource::{ApplicationSetSpec, Kind, parse},
 };
-use windlass_render::{EntryKind, Tree};
 
-use super::{Planner, reference};
-use crate::{replica::wall_clock, repositories::Repositories};
+use super::Planner;
+use crate::{
+    generator_trees::{Trees, reference},
+    replica::wall_clock,
+    repositories::Repositories,
+};
 
 /// Writes in one command.
 const WRITES_PER_COMMAND_MAX: usize = 100;
-/// Directories that a generator may descend.
-const DEPTH_MAX: usize = 64;
-
-/// The trees that the git generators of a set may read, by (repository, revision).
-#[derive(Default)]
-pub(in crate::tasks) struct Trees {
-    trees: BTreeMap<(String, String), Result<Arc<dyn Tree>, String>>,
-}
-
 impl Planner {
     pub(super) async fn plan_sets(&mut self, repositories: &Repositories) {
         let state = self.replica.state();
@@ -103,7 +94,7 @@ impl Planner {
             if let Err(error) = &tree {
                 commits.push_str(error);
             }
-            trees.trees.insert((git.repo_url.clone(), git.revision.clone()), tree);
+            trees.insert(&git.repo_url, &git.revision, tree);
         }
         (trees, commits, pending)
     }
@@ -141,72 +132,4 @@ fn chunks(writes: impl Iterator<Item = Write>) -> Vec<Vec<Write>> {
         }
     }
     chunks
-}
-
-impl Trees {
-    fn tree(&self, repo_url: &str, revision: &str) -> Result<&Arc<dyn Tree>, SourceUnavailable> {
-        let unavailable = |message: String| SourceUnavailable {
-            repo_url: repo_url.to_owned(),
-            revision: revision.to_owned(),
-            message,
-        };
-        match self.trees.get(&(repo_url.to_owned(), revision.to_owned())) {
-            Some(Ok(tree)) => Ok(tree),
-            Some(Err(error)) => Err(unavailable(error.clone())),
-            None => Err(unavailable("it is not resolved yet".to_owned())),
-        }
-    }
-
-    /// Walks a tree; `visit` says whether to go on into a directory.
-    fn walk(
-        tree: &dyn Tree,
-        path: &str,
-        depth: usize,
-        visit: &mut dyn FnMut(&str, EntryKind) -> Result<(), String>,
-    ) -> Result<(), String> {
-        if depth > DEPTH_MAX {
-            return Err(format!("{path}: more than {DEPTH_MAX} directories deep"));
-        }
-        let entries = tree.list(path).map_err(|error| error.to_string())?.unwrap_or_default();
-        for entry in entries {
-            let inner = if path.is_empty() { entry.name } else { format!("{path}/{}", entry.name) };
-            visit(&inner, entry.kind)?;
-            if entry.kind == EntryKind::Directory {
-                Self::walk(tree, &inner, depth + 1, visit)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl GeneratorSources for Trees {
-    fn files(&self, repo_url: &str, revision: &str, items: &[GitItem]) -> Result<Vec<SourceFile>, SourceUnavailable> {
-        let tree = self.tree(repo_url, revision)?;
-        let mut files = Vec::new();
-        let result = Self::walk(tree.as_ref(), "", 0, &mut |path, kind| {
-            if kind != EntryKind::Directory && generate::wants_file(items, path) {
-                if let Some(content) = tree.read(path).map_err(|error| error.to_string())? {
-                    files.push(SourceFile { path: path.to_owned(), content });
-                }
-            }
-            Ok(())
-        });
-        let (repo_url, revision) = (repo_url.to_owned(), revision.to_owned());
-        result.map_err(|message| SourceUnavailable { repo_url, revision, message })?;
-        Ok(files)
-    }
-
-    fn directories(&self, repo_url: &str, revision: &str, items: &[GitItem]) -> Result<Vec<String>, SourceUnavailable> {
-        let tree = self.tree(repo_url, revision)?;
-        let mut directories = Vec::new();
-        let result = Self::walk(tree.as_ref(), "", 0, &mut |path, kind| {
-            if kind == EntryKind::Directory && generate::wants_directory(items, path) {
-                directories.push(path.to_owned());
-            }
-            Ok(())
-        });
-        let (repo_url, revision) = (repo_url.to_owned(), revision.to_owned());
-        result.map_err(|message| SourceUnavailable { repo_url, revision, message })?;
-        Ok(directories)
-    }
 }
