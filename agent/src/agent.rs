@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use windlass_engine::Environment;
 
 use crate::{
     checkpoint::Checkpoint,
-    cluster::{self, ClusterPort, SecretStore},
+    cluster::{self, ClusterPort, EmbeddedCluster, SecretStore},
     config::{ClusterConfig, Config, IdentityStore},
     executor::{Executor, Shared},
     identity::IdentityPlace,
@@ -26,7 +26,8 @@ const COMMANDS: usize = 16;
 /// reached is not an error: the agent waits for them.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     if config.cluster == ClusterConfig::Embedded {
-        anyhow::bail!("no simulated cluster yet");
+        let port = Arc::new(EmbeddedCluster::new(0));
+        return run_with_cluster(config, port, shutdown).await;
     }
     let kubernetes = cluster::connect(&config.cluster, &config.limits).await.context("no access to the cluster")?;
     let place = match &config.identity {
@@ -84,7 +85,8 @@ async fn assemble(
         Environment::default(),
     );
     executor.restore(restored);
-    let mut executor = tokio::spawn(executor.run(received, changes, shutdown.clone()));
+    // Ends with this call, also when the caller drops it.
+    let mut executor = AbortOnDropHandle::new(tokio::spawn(executor.run(received, changes, shutdown.clone())));
     let uplink = Uplink::new(config, place, port, checkpoint, shared, commands, position);
     tokio::select! {
         ended = &mut executor => ended.context("the executor has failed")?,

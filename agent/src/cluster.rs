@@ -3,6 +3,7 @@
 //! The only place of the agent that names kube. The port carries objects as JSON and never decides anything: what to
 //! apply, heal or delete is the engine's business.
 
+mod embedded;
 mod kubernetes;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -13,6 +14,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use windlass_engine::{GroupKind, Kinds, Propagation, Scope};
 use windlass_protocol::manifest::ResourceKey;
 
+pub use embedded::EmbeddedCluster;
 pub use kubernetes::{ConnectError, KubernetesCluster, SecretStore, connect};
 
 /// A cluster. Implementations bound their own concurrency and give every request a deadline.

@@ -41,13 +41,13 @@ impl Store {
             source,
         };
         fs::create_dir_all(path).map_err(|error| failed("cannot make the folder of the checkpoint", error.into()))?;
-        let database = sled::Config::new()
+        let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
             .mode(sled::Mode::LowSpace)
             // Every commit syncs by itself.
-            .flush_every_ms(None)
-            .open()
+            .flush_every_ms(None);
+        let database = open_patiently(&config)
             .map_err(|error| failed("cannot open the checkpoint (is another agent using it?)", error.into()))?;
         let file = File::options()
             .read(true)
@@ -113,6 +113,23 @@ impl Store {
         CheckpointError::Store { what, path: self.path.clone(), source: source.into() }
     }
 }
+
+/// A predecessor may need a moment to let go of its lock.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 1..LOCK_ATTEMPTS {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
+}
+
+/// Together 10 s, the time that a Pod has to stop.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// Checksum, length and content, in chunks.
 fn sealed(record: &[u8]) -> Vec<Vec<u8>> {

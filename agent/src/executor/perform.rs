@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use windlass_engine::{Apply, ApplyMode, DryRun, Failure, FailureReason, Outcome, Propagation, action::Validation};
+use windlass_engine::{
+    Apply, ApplyMode, DryRun, Failure, FailureReason, Outcome, Propagation, action::Validation, hook::RUN_ANNOTATION,
+};
 use windlass_protocol::{
     json,
     manifest::{self, OWNER_LABEL, ResourceKey, TRACKING_ANNOTATION},
@@ -202,7 +204,7 @@ fn untracking(live: &Value) -> Value {
     let mut metadata = json!({
         "uid": json::text(live, &["metadata", "uid"]),
         "resourceVersion": json::text(live, &["metadata", "resourceVersion"]),
-        "annotations": {TRACKING_ANNOTATION: null},
+        "annotations": {TRACKING_ANNOTATION: null, RUN_ANNOTATION: null},
         "labels": {OWNER_LABEL: null},
     });
     if let Some(Value::Array(finalizers)) = json::at(live, &["metadata", "finalizers"]) {
@@ -230,7 +232,7 @@ pub(super) fn failure(error: &ClusterError) -> Failure {
 
 fn refusal(code: u16, reason: &str, message: &str) -> FailureReason {
     match code {
-        404 if message.contains("could not find the requested resource") => FailureReason::NoMatch,
+        404 if NO_MATCH.iter().any(|words| message.contains(words)) => FailureReason::NoMatch,
         404 => FailureReason::NotFound,
         409 if reason == "AlreadyExists" => FailureReason::AlreadyExists,
         409 => FailureReason::Conflict,
@@ -242,6 +244,9 @@ fn refusal(code: u16, reason: &str, message: &str) -> FailureReason {
         _ => FailureReason::Rejected,
     }
 }
+
+/// What a server says about paths of types that it does not serve, and clients about kinds.
+const NO_MATCH: &[&str] = &["could not find the requested resource", "no matches for kind"];
 
 fn is_already_there(error: &ClusterError) -> bool {
     matches!(error, ClusterError::Refused { code: 409, reason, .. } if reason == "AlreadyExists")

@@ -61,6 +61,10 @@ struct State {
     served: usize,
     /// Redeemed tokens.
     enrolments: usize,
+    /// Refused tokens.
+    refusals: usize,
+    /// What the agent last said it has.
+    acknowledged: Generation,
     receipts: Vec<Receipt>,
     details: BTreeMap<Digest, Vec<u8>>,
     facts: Option<Value>,
@@ -141,6 +145,20 @@ impl World {
 
     pub(super) fn enrolments(&self) -> usize {
         self.state().enrolments
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// Waits until the agent has this generation on its disk.
+    pub(super) async fn acknowledged(&self, generation: u64) -> Result<()> {
+        self.wait("the acknowledgement", |state| (state.acknowledged.0 >= generation).then_some(())).await
+    }
+
+    /// Waits until a token was refused.
+    pub(super) async fn refused(&self) -> Result<()> {
+        self.wait("a refused token", |state| (state.refusals > 0).then_some(())).await
     }
 
     /// Waits until the newest receipt of an assignment satisfies a condition.
@@ -258,6 +276,8 @@ async fn enrol(world: &World, connection: &Connection, address: SocketAddr) -> R
             hubs: vec![address.to_string()],
         })
     } else {
+        world.state().refusals += 1;
+        world.raise();
         EnrolReply::Refused { reason: "the join token is not valid".to_owned(), retry: Retry::Never }
     };
     send.send(&reply).await?;
@@ -286,7 +306,10 @@ async fn session(world: &World, connection: &Connection) -> Result<()> {
                 HubAction::Control(message) => control.send(&message).await?,
                 HubAction::ReceiptReply(reply) => receipts.send(&reply).await?,
                 HubAction::Admit { .. } => machine.handle_admitted(),
-                HubAction::Acknowledged { .. } => {}
+                HubAction::Acknowledged { generation, .. } => {
+                    world.state().acknowledged = generation;
+                    world.raise();
+                }
                 HubAction::Delta { generation, .. } => {
                     let delta = delta(&world.state(), generation);
                     machine.handle_delta(vec![delta]);

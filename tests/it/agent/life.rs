@@ -42,12 +42,12 @@ impl Agent {
     }
 }
 
-fn automated() -> AssignmentPolicy {
+pub(super) fn automated() -> AssignmentPolicy {
     let automated = Automated { prune: true, self_heal: true, allow_empty: false };
     AssignmentPolicy { automated: Some(automated), ..manual() }
 }
 
-fn manual() -> AssignmentPolicy {
+pub(super) fn manual() -> AssignmentPolicy {
     let all = vec![KindPattern { group: "*".to_owned(), kind: "*".to_owned() }];
     let permitted = Permitted {
         project: "default".to_owned(),
@@ -58,12 +58,12 @@ fn manual() -> AssignmentPolicy {
     AssignmentPolicy { permitted, ..AssignmentPolicy::default() }
 }
 
-fn config_map(name: &str, value: &str) -> Value {
+pub(super) fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"},
         "data": {"key": value}})
 }
 
-fn deployment(image: &str) -> Value {
+pub(super) fn deployment(image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "namespace": "default"},
