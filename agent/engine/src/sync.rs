@@ -31,9 +31,6 @@ mod report;
 mod run;
 mod world;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,

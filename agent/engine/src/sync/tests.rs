@@ -1,1 +1,0 @@
-//! Tests of the machine against the simulated cluster.
