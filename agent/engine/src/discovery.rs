@@ -117,6 +117,11 @@ impl Kinds {
         self.served.get(kind)?.versions.first().map(String::as_str)
     }
 
+    /// The served versions of a kind, the preferred one first.
+    pub fn versions(&self, kind: &GroupKind) -> impl Iterator<Item = &str> {
+        self.served.get(kind).into_iter().flat_map(|facts| facts.versions.iter().map(String::as_str))
+    }
+
     /// All kinds, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&GroupKind, Scope)> {
         self.served.iter().map(|(kind, facts)| (kind, facts.scope))
