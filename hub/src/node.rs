@@ -176,7 +176,7 @@ impl Parts {
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
-        tasks.spawn(crate::api::serve(https, api, shutdown.clone()));
+        tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
         Ok(())
     }
 }

@@ -124,7 +124,7 @@ impl Work {
             self.renderer.bundles.put(&rendered.manifests).map_err(|error| vec![error.to_string()])?;
         let observed = Observed {
             bundle: BundleRef { digest, revision: self.revision.clone() },
-            source_type: rendered.source_type.to_string(),
+            source_type: rendered.source_type.name().to_owned(),
             images: images(&rendered.manifests),
             kinds: rendered.manifests.iter().map(kind).collect(),
             warnings: rendered.warnings,
