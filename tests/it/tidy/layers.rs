@@ -39,6 +39,8 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         "windlass",
         &[
             "windlass-protocol",
+            // TLS set-up and the root pin of `login`.
+            "windlass-transport",
             "windlass-hub-core",
             "windlass-render",
             "windlass-template",
