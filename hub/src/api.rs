@@ -42,7 +42,7 @@ pub use self::{
     accounts::{ACCOUNTS_SECRET, ADMIN_ACCOUNT, token_hash},
     entry::ApiServer,
     ports::{
-        Admission, ApiContext, ApiLimits, Details, Generation, JoinToken, Manifests, Presence, ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, Details, Generators, JoinToken, Manifests, Presence, ProviderError, Webhook,
     },
     serve::{Remote, serve},
 };

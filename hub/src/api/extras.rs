@@ -135,7 +135,7 @@ impl ApiServer {
             return Err(ApiError::bad_request("the body of the request is not an ApplicationSet"));
         }
         json::set(&mut set, &["metadata", "namespace"], json!(namespace));
-        let items = self.context.generation.generate(namespace, set).await?;
+        let items = self.context.generators.generate(namespace, set).await?;
         let list = json!({
             "apiVersion": info.api_version(), "kind": "ApplicationList", "metadata": {"resourceVersion": ""},
             "items": items,

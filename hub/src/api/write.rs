@@ -211,7 +211,7 @@ impl ApiServer {
         mode: Mode,
     ) -> Result<Reply, CommandError> {
         let replica = &self.context.replica;
-        let created = matches!(writes.first(), Some(Write::Create { .. }));
+        let keys: Vec<ObjectKey> = writes.iter().map(written_key).collect();
         let command = Command::Write { writes };
         if mode == Mode::Commit {
             return replica.propose(&asked.subject, &asked.source, preconditions, command).await;
@@ -224,14 +224,17 @@ impl ApiServer {
             preconditions,
             command,
         };
-        let mut state = (*replica.state()).clone();
+        let before = replica.state();
+        let mut state = (*before).clone();
         let mut reply = state.apply(&envelope).result?;
-        for body in &mut reply.bodies {
+        for (body, key) in reply.bodies.iter_mut().zip(&keys) {
+            let Ok(mut value) = serde_json::from_str::<Value>(body) else { continue };
             // A revision that was never given out must not be named.
-            if created && let Ok(mut value) = serde_json::from_str::<Value>(body) {
-                json::remove(&mut value, &["metadata", "resourceVersion"]);
-                *body = value.to_string();
+            match before.object(key) {
+                Some(record) => json::set(&mut value, &["metadata", "resourceVersion"], json!(record.revision.to_string())),
+                None => drop(json::remove(&mut value, &["metadata", "resourceVersion"])),
             }
+            *body = value.to_string();
         }
         Ok(reply)
     }
@@ -312,6 +315,11 @@ impl From<ApiError> for Attempt {
 /// Kubernetes' sentence for a lost race.
 pub(super) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
+
+fn written_key(write: &Write) -> ObjectKey {
+    let (Write::Create { key, .. } | Write::Replace { key, .. } | Write::Delete { key }) = write;
+    key.clone()
+}
 
 fn replacement(key: &ObjectKey, part: TargetPart, prepared: Prepared) -> Write {
     let part = match part {
