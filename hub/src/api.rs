@@ -25,6 +25,7 @@ mod object;
 mod openapi;
 mod patch;
 mod ports;
+mod protobuf;
 mod query;
 mod read;
 mod reviews;
