@@ -73,7 +73,8 @@ impl ApiServer {
         let state = self.context.replica.state();
         let meta = state.meta();
         let members = |members: &std::collections::BTreeMap<u64, Peer>| -> Value {
-            let member = |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
+            let member =
+                |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
             members.iter().map(member).collect()
         };
         let role = match status.role {

@@ -28,7 +28,11 @@ pub(super) fn v2(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let is_json = |media: &media::MediaType<'_>| matches!(media.name, "application/json" | "*/*" | "application/*");
     for media in &accepted {
         if is_protobuf(media) {
-            return Ok(answer::typed(StatusCode::OK, HeaderValue::from_static(V2_PROTOBUF), v2_protobuf(version).into()));
+            return Ok(answer::typed(
+                StatusCode::OK,
+                HeaderValue::from_static(V2_PROTOBUF),
+                v2_protobuf(version).into(),
+            ));
         }
         if is_json(media) {
             break;

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn core_kinds_are_read() {
-        let meta = [part(1, b"a"), part(2, b""), part(8, b""), part(11, &[part(1, b"k"), part(2, b"v")].concat())].concat();
+        let meta =
+            [part(1, b"a"), part(2, b""), part(8, b""), part(11, &[part(1, b"k"), part(2, b"v")].concat())].concat();
         let data = [part(1, b"key"), part(2, b"value")].concat();
         let secret = body("Secret", &[part(1, &meta), part(2, &data), part(3, b"Opaque")].concat());
         let expect = json!({

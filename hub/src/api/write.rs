@@ -158,7 +158,8 @@ impl ApiServer {
         }
         unchanged_identity(key, &old, &new)?;
         complete(key, &mut new);
-        let warnings = check(asked, key, &new, Some(&old), duplicates).map_err(|error| as_patch_error(key, patch, error))?;
+        let warnings =
+            check(asked, key, &new, Some(&old), duplicates).map_err(|error| as_patch_error(key, patch, error))?;
         let mode = asked.query.mode()?;
         if new == old {
             return Ok(self.shown(asked, StatusCode::OK, key, record, &warnings).await?);
@@ -231,7 +232,9 @@ impl ApiServer {
             let Ok(mut value) = serde_json::from_str::<Value>(body) else { continue };
             // A revision that was never given out must not be named.
             match before.object(key) {
-                Some(record) => json::set(&mut value, &["metadata", "resourceVersion"], json!(record.revision.to_string())),
+                Some(record) => {
+                    json::set(&mut value, &["metadata", "resourceVersion"], json!(record.revision.to_string()))
+                }
                 None => drop(json::remove(&mut value, &["metadata", "resourceVersion"])),
             }
             *body = value.to_string();
@@ -293,7 +296,8 @@ impl ApiServer {
             .replica
             .random_bytes()
             .map_err(|_| ApiError::internal("the operating system gives no random numbers"))?;
-        let letter = |byte: &u8| NAME_LETTERS.get(usize::from(*byte) % NAME_LETTERS.len()).map(|byte| char::from(*byte));
+        let letter =
+            |byte: &u8| NAME_LETTERS.get(usize::from(*byte) % NAME_LETTERS.len()).map(|byte| char::from(*byte));
         let prefix: String = prefix.chars().take(GENERATED_PREFIX_MAX).collect();
         Ok(prefix + &random.iter().filter_map(letter).collect::<String>())
     }
@@ -410,7 +414,8 @@ fn check(
     let info = key.kind.info();
     let (kind, version) = (info.name, info.version);
     let all = found.join(", ");
-    let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {all}");
+    let message =
+        format!("{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {all}");
     Err(ApiError::bad_request(message))
 }
 
@@ -434,7 +439,8 @@ fn unknown_of_core(key: &ObjectKey, value: &Value) -> Vec<String> {
         _ => return Vec::new(),
     };
     let fields = value.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
-    let unknown = fields.filter(|field| !matches!(*field, "apiVersion" | "kind" | "metadata") && !known.contains(field));
+    let unknown =
+        fields.filter(|field| !matches!(*field, "apiVersion" | "kind" | "metadata") && !known.contains(field));
     unknown.map(str::to_owned).collect()
 }
 
