@@ -45,7 +45,8 @@ pub(super) async fn connect(global: &Global) -> Result<Client> {
 pub(super) async fn of_kubeconfig(config: Value, timeout_seconds: u64) -> Result<Client> {
     let name = json::text(&config, &["current-context"]);
     let context = kubeconfig::entry(&config, "contexts", name).cloned().unwrap_or_default();
-    let cluster = kubeconfig::entry(&config, "clusters", json::text(&context, &["cluster"])).cloned().unwrap_or_default();
+    let cluster =
+        kubeconfig::entry(&config, "clusters", json::text(&context, &["cluster"])).cloned().unwrap_or_default();
     let server = json::text(&cluster, &["server"]).to_owned();
     let namespace = json::text(&context, &["namespace"]).to_owned();
     let config: Kubeconfig = serde_json::from_value(config).context("the kubeconfig is not valid")?;

@@ -148,7 +148,11 @@ async fn attempt(client: &Client, address: &Address, object: &Value, dry: DryRun
             return Ok(Verb::Configured);
         }
         let mut wanted = wanted;
-        json::set(&mut wanted, &["metadata", "resourceVersion"], json!(json::text(&live, &["metadata", "resourceVersion"])));
+        json::set(
+            &mut wanted,
+            &["metadata", "resourceVersion"],
+            json!(json::text(&live, &["metadata", "resourceVersion"])),
+        );
         let answer = client.replace(&format!("{at}{query}"), &wanted).await?;
         return Ok(if query.is_empty() { changed(&answer) } else { Verb::Configured });
     }

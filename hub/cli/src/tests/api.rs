@@ -108,7 +108,11 @@ impl Store {
     fn below(&self, collection: &str) -> BTreeMap<String, Value> {
         let prefix = format!("{collection}/");
         let objects = self.objects.lock().unwrap();
-        objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(path, value)| (path.clone(), value.clone())).collect()
+        objects
+            .iter()
+            .filter(|(path, _)| path.starts_with(&prefix))
+            .map(|(path, value)| (path.clone(), value.clone()))
+            .collect()
     }
 }
 

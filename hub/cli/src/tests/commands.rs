@@ -24,7 +24,8 @@ struct Ended {
 }
 
 async fn run(hub: &Hub, line: &str) -> Ended {
-    let server = [format!("--server={}", hub.url), format!("--token={TOKEN}"), "--kubeconfig=/nonexistent/config".to_owned()];
+    let server =
+        [format!("--server={}", hub.url), format!("--token={TOKEN}"), "--kubeconfig=/nonexistent/config".to_owned()];
     let words = std::iter::once("windlass").chain(line.split_whitespace()).map(str::to_owned).chain(server);
     run_words(words.collect()).await
 }
@@ -226,7 +227,11 @@ async fn cluster_add_prints_a_command_a_manifest_or_json() {
     let hub = hub(idle, &[]).await;
     let ended = run(&hub, "cluster add eu-1 --label region=eu --server-url https://eu:6443").await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.data.starts_with("windlass-agent --hub hub:7443 --root-pin sha256:aa --token wj.1 "), "{}", ended.data);
+    assert!(
+        ended.data.starts_with("windlass-agent --hub hub:7443 --root-pin sha256:aa --token wj.1 "),
+        "{}",
+        ended.data
+    );
     let cluster = hub.object(&format!("{CLUSTERS}/eu-1")).unwrap();
     assert_eq!(cluster["metadata"]["labels"], json!({"region": "eu"}));
     assert_eq!(cluster["spec"], json!({"servers": ["https://eu:6443"]}));
@@ -306,7 +311,11 @@ async fn hub_status_without_a_leader_is_a_failure() {
     hub.put(place, status);
     let ended = run(&hub, "hub status").await;
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.data.ends_with("NODE  NAME  KIND   ADDRESS  LEADER\n1     n1    voter  a:1      yes\n"), "{}", ended.data);
+    assert!(
+        ended.data.ends_with("NODE  NAME  KIND   ADDRESS  LEADER\n1     n1    voter  a:1      yes\n"),
+        "{}",
+        ended.data
+    );
     hub.put(place, json!({"status": {"node": 1, "leader": null}}));
     assert_eq!(run(&hub, "hub status").await.code, 1);
 }
@@ -345,7 +354,11 @@ async fn render_builds_without_a_hub() {
     std::fs::write(over.join("kustomization.yaml"), "namePrefix: x-\nresources: [../base]\n").unwrap();
     let words = ["windlass".to_owned(), "render".to_owned(), over.display().to_string()];
     let ended = run_words(words.to_vec()).await;
-    assert_eq!((ended.code, ended.data.as_str()), (0, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x-a\n"), "{ended:?}");
+    assert_eq!(
+        (ended.code, ended.data.as_str()),
+        (0, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x-a\n"),
+        "{ended:?}"
+    );
     let ended = run_words(vec!["windlass".to_owned(), "render".to_owned(), folder.path().display().to_string()]).await;
     assert_eq!(ended.code, 1);
 }
