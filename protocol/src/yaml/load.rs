@@ -106,7 +106,10 @@ impl<'o> Loader<'o> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.begin(at)?;
                 let tag = tag.as_deref().map(tag_name);
-                let scalar = self.scalar(text.into_owned(), style, tag.as_deref(), at)?;
+                // The parser gives a tilde for a value that is not written at all.
+                let absent = style == ScalarStyle::Plain && text == "~" && span.is_empty();
+                let text = if absent { String::new() } else { text.into_owned() };
+                let scalar = self.scalar(text, style, tag.as_deref(), at)?;
                 self.finish(Node::Scalar(scalar), Measure { anchor, nodes: 1, height: 0 }, at)
             }
             Event::SequenceStart(_, anchor, _) => self.open(anchor, at, Content::Sequence(Vec::new())),
