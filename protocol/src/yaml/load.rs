@@ -266,17 +266,18 @@ impl<'o> Loader<'o> {
             ScalarStyle::Folded => Style::Folded,
         };
         let found = if style == Style::Plain { Tag::from(&resolve(&text, self.options.dialect)) } else { Tag::Str };
-        let tag = match tag {
-            None => found,
-            Some("!") => Tag::Str,
-            Some(name) => declared(name, &text, self.options.dialect).ok_or_else(|| Error {
-                line: at.line,
-                column: at.column,
-                kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
-            })?,
+        let (tag, style) = match tag {
+            None => (found, style),
+            Some("!") => (Tag::Str, style),
+            Some(name) => {
+                let tag = declared(name, &text, self.options.dialect).ok_or_else(|| Error {
+                    line: at.line,
+                    column: at.column,
+                    kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
+                })?;
+                (tag, Style::Tagged)
+            }
         };
-        // An explicit type holds whatever the quotes; plain is the style that keeps it.
-        let style = if matches!(tag, Tag::Str | Tag::Other | Tag::Binary) { style } else { Style::Plain };
         Ok(Scalar { text, tag, style, line: at.line })
     }
 }

@@ -76,9 +76,9 @@ impl Scalar {
     #[must_use]
     pub fn effective_tag(&self, dialect: Dialect) -> Tag {
         match (self.tag, self.style) {
-            (Tag::Unset, Style::Plain) => Tag::from(&resolve(&self.text, dialect)),
+            (Tag::Unset, Style::Plain | Style::Tagged) => Tag::from(&resolve(&self.text, dialect)),
             (Tag::Unset, _) => Tag::Str,
-            (Tag::Str, _) | (_, Style::Plain) => self.tag,
+            (Tag::Str, _) | (_, Style::Plain | Style::Tagged) => self.tag,
             // A type that the text shows by itself is not written; within quotes it is then read as a string.
             (tag, _) if tag == Tag::from(&resolve(&self.text, dialect)) => Tag::Str,
             (tag, _) => tag,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use windlass_protocol::yaml::{Node, Scalar};
 
 use super::{
+    fields::{self, clear_field, set_field},
     id::{Gvk, ResourceId},
     origin::Origin,
     schema::Schema,
-    fields::{self, clear_field, set_field},
 };
 use crate::error::Problem;
 
@@ -180,7 +180,8 @@ pub(super) fn set_metadata_map(node: &mut Node, field: &str, map: &BTreeMap<Stri
     if map.is_empty() {
         return Ok(());
     }
-    let entry = |(key, value): (&String, &String)| (Scalar::untyped(key.as_str()), fields::quoted_string(value.as_str()));
+    let entry =
+        |(key, value): (&String, &String)| (Scalar::untyped(key.as_str()), fields::quoted_string(value.as_str()));
     let entries = map.iter().map(entry).collect();
     set_field(metadata, field, Node::Mapping(entries))
 }
