@@ -271,9 +271,9 @@ impl Compiler {
 
     fn class(&mut self) -> Result<(), &'static str> {
         const UNCLOSED: &str = "has an unclosed `[`";
-        let negated = match (self.peek(), self.dialect) {
-            (Some('!'), Dialect::Text | Dialect::Url | Dialect::Pathspec) => true,
-            (Some('^'), Dialect::GoPath | Dialect::Pathspec) => true,
+        let negated = match self.peek() {
+            Some('!') => self.dialect != Dialect::GoPath,
+            Some('^') => !self.is_gobwas(),
             _ => false,
         };
         self.at += usize::from(negated);

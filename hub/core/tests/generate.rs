@@ -1,5 +1,7 @@
 //! ApplicationSets as people write them, and what generation says about bad ones.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};

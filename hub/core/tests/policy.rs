@@ -1,5 +1,8 @@
 //! AppProjects: every rule that denies, in Argo CD's words.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use windlass_hub_core::policy::{Denial, ResolvedDestination, Rule, check_application, check_kind, permitted};
 use windlass_protocol::{
@@ -123,4 +126,31 @@ fn kinds_are_checked_with_argos_sentences() {
         (Rule::Namespace, "namespace m is not permitted in project 'p'")
     );
     assert_eq!(check_kind(&permitted, "", "Namespace", true, "").unwrap_err().rule, Rule::Kind);
+}
+
+/// A pattern of `destinations`: a text, a glob, a denial, or nothing.
+fn pattern() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "*", "a", "b", "a*", "!a", "!b", "!*"])
+}
+
+proptest! {
+    /// What the agent is told permits a namespace exactly where the hub does; it may be stricter for an entry that contradicts
+    /// itself, never more lenient.
+    #[test]
+    fn hub_and_agent_judge_alike(
+        items in prop::collection::vec((pattern(), pattern(), pattern()), 0..4),
+        only_scoped: bool,
+        scoped: bool,
+        namespace in prop::sample::select(vec!["a", "b", "ab"]),
+    ) {
+        let destinations: Vec<Value> =
+            items.iter().map(|(server, name, namespace)| json!({"server": server, "name": name, "namespace": namespace})).collect();
+        let rules = project(json!({"sourceRepos": ["*"], "destinations": destinations, "permitOnlyProjectScopedClusters": only_scoped}));
+        let destination = ResolvedDestination { project: if scoped { "p".into() } else { String::new() }, ..to("a", "b") };
+        let hub = check(Some(&rules), "argocd/app", app("r", namespace), &destination).is_empty();
+        let agent = permitted("p", &rules, &destination).permits_namespace(namespace);
+        let is_denied = |pattern: &str, text: &str| pattern == "!*" || pattern.strip_prefix('!') == Some(text);
+        let contradicts = items.iter().any(|(server, name, _)| is_denied(server, "a") || is_denied(name, "b"));
+        if contradicts { prop_assert!(hub || !agent) } else { prop_assert_eq!(hub, agent) }
+    }
 }

@@ -1,5 +1,7 @@
 //! The reference guide's ApplicationSets and projects, read from `../shared/showcase` beside the checkout.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

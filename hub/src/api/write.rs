@@ -264,6 +264,7 @@ impl ApiServer {
         let record = ObjectRecord {
             uid: json::text(&value, &["metadata", "uid"]).to_owned(),
             revision: given_revision(&value)?.unwrap_or_default(),
+            generation: json::at(&value, &["metadata", "generation"]).and_then(Value::as_u64).unwrap_or_default(),
             labels: std::collections::BTreeMap::new(),
             owners: Vec::new(),
             deleting: json::at(&value, &["metadata", "deletionTimestamp"]).is_some(),

@@ -1,5 +1,7 @@
 //! Templates as people write them, and the promise that no text makes the renderer panic.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use windlass_template::{Limits, Params, TemplateErrorKind, flatten, render_str, render_value, render_value_within};

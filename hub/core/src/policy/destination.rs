@@ -169,7 +169,7 @@ mod tests {
     fn a_destination_is_a_server_or_a_name() {
         let index = index(&[]);
         let expect = ResolvedDestination { server: "https://a:6443".into(), name: "a".into(), project: "p".into() };
-        assert_eq!(index.resolve(&to("", "a")), Ok(expect.clone()));
+        assert_eq!(index.resolve(&to("", "a")), Ok(expect));
         assert_eq!(index.resolve(&to("https://a:6443/", "")).map(|found| found.name), Ok("a".to_owned()));
         let error = |server, name| index.resolve(&to(server, name)).unwrap_err().to_string();
         assert_eq!(error("s", "n"), "application destination can't have both name and server defined: n s");

@@ -10,7 +10,7 @@ const DEPTH: usize = 16;
 pub(super) enum Condition {
     Param(String),
     Literal(String),
-    Call(Helper, Vec<Condition>),
+    Call(Helper, Vec<Self>),
 }
 
 #[derive(Clone, Copy, Debug)]
