@@ -221,6 +221,7 @@ impl Reconciler {
             self.record_changed |= self.world.take_inventory_changed();
         }
         operation.tasks = Some(tasks);
+        self.looked = None;
         operation.failure = running.failure;
         Step::Again
     }

@@ -32,6 +32,8 @@ pub(super) struct World {
     /// What is ours, with its uid; empty while only intended.
     inventory: BTreeMap<ResourceKey, String>,
     inventory_changed: bool,
+    /// Raised whenever what has to be observed may have changed.
+    version: u64,
     pub(super) baselines: BTreeMap<ResourceKey, (Digest, BTreeMap<String, Digest>)>,
     /// Keys that changed since the comparisons were brought up to date.
     changed: BTreeSet<ResourceKey>,
@@ -87,6 +89,11 @@ impl World {
         &self.inventory
     }
 
+    /// Changes whenever what has to be observed may have changed.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Whether the inventory has to be written again.
     pub(super) const fn take_inventory_changed(&mut self) -> bool {
         std::mem::replace(&mut self.inventory_changed, false)
@@ -97,6 +104,7 @@ impl World {
         for key in keys {
             if !self.inventory.contains_key(&key) {
                 self.inventory.insert(key, String::new());
+                self.version += 1;
                 self.inventory_changed = true;
             }
         }
@@ -176,6 +184,7 @@ impl World {
 
     /// Forgets what was observed, so that it is asked for again; live objects stay known until the answer.
     pub(super) fn forget(&mut self, kind: Option<&GroupKind>) {
+        self.version += 1;
         for (name, watch) in &mut self.kinds {
             if kind.is_none_or(|kind| kind == name) {
                 watch.stale = true;
@@ -191,6 +200,7 @@ impl World {
             return;
         }
         let Some(request) = watch.pending.take() else { return };
+        self.version += 1;
         watch.asked.extend(request.keys);
         watch.complete = true;
         watch.stale = false;
@@ -219,6 +229,7 @@ impl World {
         if watch.pending.as_ref().is_none_or(|request| request.action != action) {
             return;
         }
+        self.version += 1;
         watch.pending = None;
         watch.error = Some(message);
         watch.retry_at = now.plus(Millis((1_000_u64 << watch.attempts.min(6)).min(60_000)));
@@ -259,6 +270,7 @@ impl World {
             Owner::Ours => {
                 let uid = pair::uid(&object).to_owned();
                 if self.inventory.get(&key) != Some(&uid) {
+                    self.version += 1;
                     self.inventory.insert(key.clone(), uid);
                     self.inventory_changed = true;
                 }
