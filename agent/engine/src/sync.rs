@@ -273,7 +273,7 @@ impl Reconciler {
             }
             self.decide(now);
             match self.step(now) {
-                run::Step::Act(work, purpose) => return Some(self.act(work, purpose)),
+                run::Step::Act(work, purpose) => return Some(self.act(*work, purpose)),
                 run::Step::Wait if self.record_changed || !self.cleanups.is_empty() => {}
                 run::Step::Wait => return None,
                 run::Step::Again => {}
@@ -336,10 +336,10 @@ impl Reconciler {
     }
 
     fn register(&mut self, id: ActionId, purpose: Purpose) {
-        if let Purpose::Task { index, .. } = &purpose {
-            if let Some(task) = self.operation.as_mut().and_then(|operation| operation.task_mut(*index)) {
-                task.state = plan::TaskState::InFlight(id);
-            }
+        if let Purpose::Task { index, .. } = &purpose
+            && let Some(task) = self.operation.as_mut().and_then(|operation| operation.task_mut(*index))
+        {
+            task.state = plan::TaskState::InFlight(id);
         }
         self.in_flight.insert(id, purpose);
     }

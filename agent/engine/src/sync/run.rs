@@ -58,7 +58,7 @@ pub(super) struct Operation {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Do this.
-    Act(Work, Purpose),
+    Act(Box<Work>, Purpose),
     /// Nothing to do now.
     Wait,
     /// Something changed: look again.
@@ -339,7 +339,7 @@ impl Reconciler {
             }
             if let Some(work) = self.issue(task, now) {
                 let purpose = Purpose::Task { sequence: self.record.sequence, index, dry_run: self.is_dry_run() };
-                return Step::Act(work, purpose);
+                return Step::Act(Box::new(work), purpose);
             }
             changed |= task.state != TaskState::Pending;
         }

@@ -102,8 +102,8 @@ impl World {
     /// Notes that these objects are about to become ours.
     pub(super) fn intend(&mut self, keys: impl IntoIterator<Item = ResourceKey>) {
         for key in keys {
-            if !self.inventory.contains_key(&key) {
-                self.inventory.insert(key, String::new());
+            if let std::collections::btree_map::Entry::Vacant(e) = self.inventory.entry(key) {
+                e.insert(String::new());
                 self.version += 1;
                 self.inventory_changed = true;
             }
@@ -253,10 +253,10 @@ impl World {
     /// Takes a live object in, unless a newer version of it is known.
     pub(super) fn insert(&mut self, object: Arc<Value>, lens: &Lens<'_>) {
         let key = ResourceKey::of(&object);
-        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(&key)) {
-            if let Some(request) = &mut watch.pending {
-                request.touched.insert(key.clone());
-            }
+        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(&key))
+            && let Some(request) = &mut watch.pending
+        {
+            request.touched.insert(key.clone());
         }
         if self.live.get(&key).is_some_and(|known| is_older(&object, &known.object)) {
             return;
@@ -285,10 +285,10 @@ impl World {
     /// An object is gone, if it was the one with this uid.
     pub(super) fn gone(&mut self, key: &ResourceKey, uid: Option<&str>, lens: &Lens<'_>) {
         let same = self.live.get(key).is_none_or(|live| uid.is_none_or(|uid| pair::uid(&live.object) == uid));
-        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(key)) {
-            if let Some(request) = &mut watch.pending {
-                request.touched.insert(key.clone());
-            }
+        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(key))
+            && let Some(request) = &mut watch.pending
+        {
+            request.touched.insert(key.clone());
         }
         if same {
             self.remove(key, lens);
@@ -310,10 +310,10 @@ impl World {
         if self.inventory.remove(key).is_some() {
             self.inventory_changed = true;
         }
-        if let Some(live) = self.live.get_mut(key) {
-            if live.owner == Owner::Ours {
-                live.owner = Owner::Nobody;
-            }
+        if let Some(live) = self.live.get_mut(key)
+            && live.owner == Owner::Ours
+        {
+            live.owner = Owner::Nobody;
         }
     }
 
