@@ -58,7 +58,7 @@ pub(super) struct Operation {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Do this.
-    Act(Work, Purpose),
+    Act(Box<Work>, Purpose),
     /// Nothing to do now.
     Wait,
     /// Something changed: look again.
@@ -221,6 +221,7 @@ impl Reconciler {
             self.record_changed |= self.world.take_inventory_changed();
         }
         operation.tasks = Some(tasks);
+        self.looked = None;
         operation.failure = running.failure;
         Step::Again
     }
@@ -338,7 +339,7 @@ impl Reconciler {
             }
             if let Some(work) = self.issue(task, now) {
                 let purpose = Purpose::Task { sequence: self.record.sequence, index, dry_run: self.is_dry_run() };
-                return Step::Act(work, purpose);
+                return Step::Act(Box::new(work), purpose);
             }
             changed |= task.state != TaskState::Pending;
         }
