@@ -157,7 +157,8 @@ impl Transaction {
         let previous = self.state.object(key).cloned();
         if let Some(previous) = &previous {
             json::set(&mut value, &["metadata", "resourceVersion"], json!(previous.revision.to_string()));
-            if value.to_string() == previous.body && sealed == previous.sealed {
+            let text = value.to_string();
+            if text == previous.body && sealed == previous.sealed {
                 return;
             }
         }
@@ -198,12 +199,10 @@ impl Transaction {
                 self.dirty_clusters.insert(uid.to_owned());
             }
             Kind::Cluster => self.forget_cluster(uid),
-            Kind::Application if exists => {
-                if self.state.object(key).is_some_and(|record| record.deleting) {
-                    self.begin_deletion(&key.name);
-                }
+            Kind::Application if self.state.object(key).is_some_and(|record| record.deleting) => {
+                self.begin_deletion(&key.name);
             }
-            Kind::Application => self.forget_application(&key.name, uid),
+            Kind::Application if !exists => self.forget_application(&key.name, uid),
             Kind::Rollout if !exists => {
                 self.state.rollouts.remove_mut(&key.name);
             }
@@ -277,6 +276,7 @@ fn record(value: &Value, revision: windlass_protocol::ids::StateRevision, sealed
     ObjectRecord {
         uid: json::text(value, &["metadata", "uid"]).to_owned(),
         revision,
+        generation: json::at(value, &["metadata", "generation"]).and_then(Value::as_u64).unwrap_or_default(),
         labels: labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
         owners: owners.map(|owner| json::text(owner, &["uid"]).to_owned()).collect(),
         deleting: json::at(value, &["metadata", "deletionTimestamp"]).is_some(),

@@ -42,7 +42,7 @@ pub struct Applications {
 #[derive(Clone, Debug)]
 pub enum Prepared {
     /// Nothing can be rendered; the conditions say why.
-    Blocked(TargetChange),
+    Blocked(Box<TargetChange>),
     /// Resolve and render the source, then [`ToRender::finish`].
     Render(Box<ToRender>),
 }
@@ -188,6 +188,12 @@ impl ToRender {
         &self.change.application
     }
 
+    /// Destination namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.change.namespace
+    }
+
     /// What to propose after rendering; `Err` holds what is wrong with the source, and what there is stays.
     #[must_use]
     pub fn finish(self, outcome: Result<Observed, Vec<String>>) -> TargetChange {
@@ -314,7 +320,7 @@ fn size(change: &TargetChange) -> usize {
 
 fn blocked(mut change: TargetChange, problems: Vec<Condition>) -> Prepared {
     change.conditions = problems;
-    Prepared::Blocked(change)
+    Prepared::Blocked(Box::new(change))
 }
 
 fn invalid(message: String) -> Condition {
