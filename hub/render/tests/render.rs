@@ -302,13 +302,13 @@ fn a_list_of_patches_merges_by_keys_and_prepends() {
         ("web.yaml", DEPLOYMENT),
         (
             "patch.yaml",
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: null\n  template:\n    spec:\n      containers:\n      - name: web\n        env:\n        - {name: B, value: '2'}\n        - {name: A, $patch: delete}\n      - {name: side, image: x}\n",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: null\n  template:\n    spec:\n      containers:\n      - name: web\n        env:\n        - {name: B, value: '2'}\n      - {name: side, image: x}\n",
         ),
     ]);
     let built = kustomize_build(&tree, ".", &KustomizeFlags::default(), &Limits::default()).expect("built");
     let spec = built.manifests.first().and_then(|manifest| manifest.pointer("/spec")).expect("a spec");
     assert_eq!(spec.get("replicas"), None);
     let containers = spec.pointer("/template/spec/containers").expect("containers");
-    assert_eq!(containers[0]["name"], "side");
-    assert_eq!(containers[1]["env"], json!([{"name": "B", "value": "2"}]));
+    assert_eq!(containers[0]["env"], json!([{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]));
+    assert_eq!(containers[1], json!({"name": "side", "image": "x"}));
 }

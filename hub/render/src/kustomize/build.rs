@@ -47,7 +47,7 @@ pub(super) struct Level<'l> {
     pub(super) kustomization: Kustomization,
     /// Kept when `buildMetadata` of the root asks for it.
     pub(super) origin: Option<Origin>,
-    parent: Option<&'l Level<'l>>,
+    parent: Option<&'l Self>,
 }
 
 impl Level<'_> {
@@ -149,6 +149,9 @@ impl<'r, 't> Build<'r, 't> {
         let config = accumulator.config.clone().unwrap_or_default();
         for step in self.transformers(level, &config)? {
             step.apply(&mut accumulator.map, &self.schema).map_err(here)?;
+        }
+        for validator in plugin::validators(self, level)? {
+            validator.check(&accumulator.map, &self.schema).map_err(here)?;
         }
         self.check_limit(&accumulator.map).map_err(here)?;
         variables::declare(&mut accumulator.variables, &mut accumulator.map, &kustomization.vars, &self.schema)
@@ -359,10 +362,10 @@ fn refuse_remote(entry: &str) -> Result<(), Problem> {
 pub(super) fn resources_from(mut nodes: Vec<Node>, schema: &Schema) -> Result<Vec<Resource>, Problem> {
     if let [only] = nodes.as_mut_slice() {
         let kind = only.get("kind").map_or("", Node::text);
-        if matches!(kind, "List" | "ResourceList") {
-            if let Some(Node::Sequence(items)) = only.remove("items") {
-                nodes = items;
-            }
+        if matches!(kind, "List" | "ResourceList")
+            && let Some(Node::Sequence(items)) = only.remove("items")
+        {
+            nodes = items;
         }
     }
     let mut queue = std::collections::VecDeque::new();

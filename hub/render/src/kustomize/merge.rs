@@ -77,7 +77,7 @@ struct Merge<'s> {
 impl Merge<'_> {
     fn walk(&self, dest: Option<Node>, source: Source, known: &Known) -> Result<Option<Merged>, Problem> {
         let told = dest.as_ref().filter(|node| !node.is_null());
-        let told = told.or(match &source {
+        let told = told.or_else(|| match &source {
             Source::Node(node) if !node.is_null() => Some(node),
             Source::Node(_) | Source::Missing | Source::Same => None,
         });
@@ -105,10 +105,11 @@ impl Merge<'_> {
         for node in [dest, source].into_iter().flatten() {
             let text = |field: &str| node.get(field).map_or("", Node::text);
             let (api_version, kind) = (text("apiVersion"), text("kind"));
-            if !api_version.is_empty() && !kind.is_empty() {
-                if let Some(of) = self.schema.of_kind(api_version, kind) {
-                    return Known::Object(of);
-                }
+            if !api_version.is_empty()
+                && !kind.is_empty()
+                && let Some(of) = self.schema.of_kind(api_version, kind)
+            {
+                return Known::Object(of);
             }
         }
         Known::Unknown

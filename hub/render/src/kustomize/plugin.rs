@@ -54,24 +54,30 @@ pub(super) fn generators(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result
 
 /// The external transformers of a kustomization.
 pub(super) fn transformers(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result<Vec<Configured>, RenderError> {
+    configured(build, level, &level.kustomization.transformers, "transformers")
+}
+
+/// The validators of a kustomization: transformers that must not change anything.
+pub(super) fn validators(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result<Vec<Configured>, RenderError> {
+    configured(build, level, &level.kustomization.validators, "validators")
+}
+
+fn configured(
+    build: &mut Build<'_, '_>,
+    level: &Level<'_>,
+    entries: &[String],
+    field: &str,
+) -> Result<Vec<Configured>, RenderError> {
     let mut steps = Vec::new();
-    for config in configurations(build, level, &level.kustomization.transformers, "transformers")? {
+    for config in configurations(build, level, entries, field)? {
         let here = |problem: Problem| {
-            problem
-                .while_(format!("plugin {} fails configuration", config.id))
-                .in_file(&level.file)
-                .in_field("transformers")
+            problem.while_(format!("plugin {} fails configuration", config.id)).in_file(&level.file).in_field(field)
         };
         check_built_in(&config).map_err(here)?;
         let origin = plugin_origin(&config);
         for transformer in transformer(build, level, &config).map_err(here)? {
             steps.push(Configured { transformer, origin: origin.clone() });
         }
-    }
-    for config in configurations(build, level, &level.kustomization.validators, "validators")? {
-        let problem =
-            Problem::unsupported(format!("the validator '{}' is not run; no validator is built in", config.id));
-        return Err(problem.in_file(&level.file).in_field("validators").into());
     }
     Ok(steps)
 }

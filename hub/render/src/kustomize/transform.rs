@@ -70,6 +70,23 @@ impl Configured {
     }
 }
 
+impl Configured {
+    /// Runs it as a validator.
+    ///
+    /// # Errors
+    /// It fails, or it changes something.
+    pub(super) fn check(&self, map: &ResourceMap, schema: &Schema) -> Result<(), Problem> {
+        let mut copy = ResourceMap { list: map.list.clone() };
+        self.transformer.apply(&mut copy, schema)?;
+        let same = copy.list.len() == map.list.len()
+            && copy.list.iter().zip(&map.list).all(|(after, before)| after.node == before.node);
+        if same {
+            return Ok(());
+        }
+        Err(Problem::patch("validator shouldn't modify the resource map").in_field("validators"))
+    }
+}
+
 impl Transformer {
     fn apply(&self, map: &mut ResourceMap, schema: &Schema) -> Result<(), Problem> {
         match self {

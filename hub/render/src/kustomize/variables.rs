@@ -164,10 +164,10 @@ fn replace_in(node: &mut Node, values: &BTreeMap<&str, Value>, used: &mut BTreeS
                 if !key.is_string() {
                     return Err(Problem::object(format!("invalid map key: value='{}'", key.text)).at_line(key.line));
                 }
-                if let Node::Scalar(scalar) = value {
-                    if scalar.is_string() {
-                        replace_scalar(scalar, values, used);
-                    }
+                if let Node::Scalar(scalar) = value
+                    && scalar.is_string()
+                {
+                    replace_scalar(scalar, values, used);
                 }
             }
             Ok(())

@@ -93,8 +93,11 @@ impl Merge<'_> {
     }
 }
 
+/// The destination, and the patch's items unless the destination is the patch's own node.
+type Sides = (Node, Option<Vec<Node>>);
+
 /// What kyaml's visitor makes of a merging list's two sides; no second list means "the same node".
-fn visit_list(dest: Option<Node>, source: Source) -> Result<Option<(Node, Option<Vec<Node>>)>, Problem> {
+fn visit_list(dest: Option<Node>, source: Source) -> Result<Option<Sides>, Problem> {
     let ours = dest.filter(|node| !node.is_null());
     Ok(match (ours, source) {
         (None, Source::Node(theirs)) => Some((theirs, None)),

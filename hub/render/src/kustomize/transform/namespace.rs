@@ -100,13 +100,14 @@ fn set_subjects(
     let Some(list) = node.get_mut("subjects").filter(|list| !list.is_null()) else { return Ok(()) };
     let Node::Sequence(items) = list else { return Err(crate::kustomize::fields::wrong_kind("SequenceNode", list)) };
     for item in items {
-        if item.get(field).is_some_and(|value| value.text() == wanted) {
-            if let Some(place) = lookup_or_create(item, "namespace", Create::Scalar)? {
-                if place.is_null() {
-                    *place = Create::Scalar.node();
-                }
-                write(place)?;
+        if item.get(field).is_none_or(|value| value.text() != wanted) {
+            continue;
+        }
+        if let Some(place) = lookup_or_create(item, "namespace", Create::Scalar)? {
+            if place.is_null() {
+                *place = Create::Scalar.node();
             }
+            write(place)?;
         }
     }
     Ok(())
