@@ -158,9 +158,12 @@ impl Client {
         let request = Request::builder().method(method).uri(path).header(header::ACCEPT, JSON);
         let request = match body {
             None => request.body(Body::empty()),
-            Some((media, value)) => request.header(header::CONTENT_TYPE, media).body(Body::from(value.to_string().into_bytes())),
+            Some((media, value)) => {
+                request.header(header::CONTENT_TYPE, media).body(Body::from(value.to_string().into_bytes()))
+            }
         };
-        let request = request.map_err(|error| ApiError::Request { path: path.to_owned(), reason: error.to_string() })?;
+        let request =
+            request.map_err(|error| ApiError::Request { path: path.to_owned(), reason: error.to_string() })?;
         match tokio::time::timeout(self.timeout, self.exchange(request)).await {
             Ok(result) => result,
             Err(_) => Err(ApiError::Timeout { server: self.server.clone(), seconds: self.timeout.as_secs() }),
@@ -191,15 +194,21 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the client itself: it holds the token.
-        f.debug_struct("Client").field("server", &self.server).field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("server", &self.server)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
     }
 }
 
 /// The path of a collection, or of an object in it. A namespace given for a kind without namespaces is left out.
 pub(crate) fn path(kind: Kind, namespace: Option<&str>, name: Option<&str>) -> String {
     let info = kind.info();
-    let mut path =
-        if info.group.is_empty() { format!("/api/{}", info.version) } else { format!("/apis/{}/{}", info.group, info.version) };
+    let mut path = if info.group.is_empty() {
+        format!("/api/{}", info.version)
+    } else {
+        format!("/apis/{}/{}", info.group, info.version)
+    };
     if let Some(namespace) = namespace.filter(|_| info.namespaced) {
         path.push_str(&format!("/namespaces/{}", escape(namespace)));
     }

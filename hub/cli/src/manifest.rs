@@ -4,7 +4,8 @@
 //! users have such files; anywhere else they are an error.
 
 use std::{
-    fs, io::Read as _,
+    fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -71,11 +72,8 @@ pub(crate) fn read(paths: &[PathBuf], depth: Depth, output: &mut Output) -> Resu
 }
 
 fn parse(file: &str, bytes: &[u8], read: &mut Read, output: &mut Output) {
-    let options = yaml::Options {
-        dialect: Dialect::Sigs,
-        duplicates: DuplicateKeys::MergeInArgo,
-        limits: Limits::default(),
-    };
+    let options =
+        yaml::Options { dialect: Dialect::Sigs, duplicates: DuplicateKeys::MergeInArgo, limits: Limits::default() };
     let documents = match yaml::values(bytes, &options) {
         Ok(documents) => documents,
         Err(error) => return read.problems.push(format!("{file}: {error}")),

@@ -22,7 +22,9 @@ impl FromStr for ResourceFilter {
         let (exclude, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let parts: Vec<&str> = rest.splitn(3, ':').collect();
         let [group, kind, name] = parts.as_slice() else {
-            return Err("write GROUP:KIND:NAME, such as apps:Deployment:web, or :Service:web for the core group".to_owned());
+            return Err(
+                "write GROUP:KIND:NAME, such as apps:Deployment:web, or :Service:web for the core group".to_owned()
+            );
         };
         if kind.is_empty() || name.is_empty() {
             return Err("kind and name must not be empty (`*` stands for any)".to_owned());

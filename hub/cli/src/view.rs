@@ -300,7 +300,11 @@ pub(crate) fn resource_rows(app: &Value) -> Vec<ResourceRow> {
             key: key(resource),
             status: status.to_owned(),
             health: json::text(resource, &["health", "status"]).to_owned(),
-            hook: if hook.is_empty() && resource.get("hook") == Some(&Value::Bool(true)) { "Hook".to_owned() } else { hook },
+            hook: if hook.is_empty() && resource.get("hook") == Some(&Value::Bool(true)) {
+                "Hook".to_owned()
+            } else {
+                hook
+            },
             message: message.or_else(|| result.map(|row| row.message)).unwrap_or_default(),
         });
     }
@@ -383,8 +387,17 @@ mod tests {
         assert_eq!(
             row,
             [
-                "argocd/web", "eu-1", "web", "default", "OutOfSync", "Degraded", "Auto-Prune",
-                "ComparisonError,SyncError(2)", "https://git/x", "overlays/eu", "main"
+                "argocd/web",
+                "eu-1",
+                "web",
+                "default",
+                "OutOfSync",
+                "Degraded",
+                "Auto-Prune",
+                "ComparisonError,SyncError(2)",
+                "https://git/x",
+                "overlays/eu",
+                "main"
             ]
         );
         assert_eq!(row.len(), APP_COLUMNS.len() + APP_COLUMNS_WIDE.len());

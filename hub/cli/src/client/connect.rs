@@ -45,7 +45,8 @@ pub(super) async fn connect(global: &Global) -> Result<Client> {
 pub(super) async fn of_kubeconfig(config: Value, timeout_seconds: u64) -> Result<Client> {
     let name = json::text(&config, &["current-context"]);
     let context = kubeconfig::entry(&config, "contexts", name).cloned().unwrap_or_default();
-    let cluster = kubeconfig::entry(&config, "clusters", json::text(&context, &["cluster"])).cloned().unwrap_or_default();
+    let cluster =
+        kubeconfig::entry(&config, "clusters", json::text(&context, &["cluster"])).cloned().unwrap_or_default();
     let server = json::text(&cluster, &["server"]).to_owned();
     let namespace = json::text(&context, &["namespace"]).to_owned();
     let config: Kubeconfig = serde_json::from_value(config).context("the kubeconfig is not valid")?;
@@ -66,8 +67,9 @@ pub(super) async fn of_kubeconfig(config: Value, timeout_seconds: u64) -> Result
 /// Not an address; or plain http to another machine, which would show the token to everyone in between.
 pub(crate) fn server_url(text: &str) -> Result<String> {
     let bad = || Failure::usage(format!("{text:?} is no address of a hub: write host, host:port or https://host:port"));
-    let text = text.trim().trim_end_matches('/');
+    let text = text.trim();
     let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = url.trim_end_matches('/').to_owned();
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
     let path = uri.path().trim_end_matches('/');

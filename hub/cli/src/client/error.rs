@@ -9,7 +9,9 @@ use windlass_protocol::json;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// No connection.
-    #[error("cannot reach the hub at {server}: {reason}. Is it running, and is this its address? (--server, --context)")]
+    #[error(
+        "cannot reach the hub at {server}: {reason}. Is it running, and is this its address? (--server, --context)"
+    )]
     Unreachable {
         /// URL of the hub.
         server: String,
@@ -115,7 +117,8 @@ impl ApiError {
         let (mut message, reason) = (field("message"), field("reason"));
         if message.is_empty() {
             let text = String::from_utf8_lossy(body.get(..200).unwrap_or(body)).trim().to_owned();
-            message = if text.is_empty() { format!("HTTP status {code}") } else { format!("HTTP status {code}: {text}") };
+            message =
+                if text.is_empty() { format!("HTTP status {code}") } else { format!("HTTP status {code}: {text}") };
         }
         let server = server.to_owned();
         match code {

@@ -99,7 +99,8 @@ impl List {
         let empty = Value::Null;
         let spec = app.get("spec").unwrap_or(&empty);
         let source = |field: &str, wanted: &Option<String>| {
-            let same = |wanted: &String| view::sources(spec).iter().any(|source| json::text(source, &[field]) == wanted);
+            let same =
+                |wanted: &String| view::sources(spec).iter().any(|source| json::text(source, &[field]) == wanted);
             wanted.as_ref().is_none_or(same)
         };
         let destination = |wanted: &String| {

@@ -123,7 +123,9 @@ pub(crate) async fn run(client: &Client, command: Appset, output: &mut Output) -
 
 async fn list_sets(client: &Client, options: List, output: &mut Output) -> Result<()> {
     let mut sets = options.options.fetch(client, Kind::ApplicationSet).await?;
-    sets.retain(|set| options.project.is_empty() || options.project.iter().any(|name| name == view::project(template(set))));
+    sets.retain(|set| {
+        options.project.is_empty() || options.project.iter().any(|name| name == view::project(template(set)))
+    });
     sets.sort_by_cached_key(view::qualified);
     let columns = Columns { narrow: &["NAME", "PROJECT", "SYNCPOLICY", "CONDITIONS"], wide: view::APP_COLUMNS_WIDE };
     list::print(output, options.options.output, &columns, sets, view::qualified, row)
@@ -200,7 +202,8 @@ async fn create(client: &Client, options: Create, output: &mut Output) -> Result
             Some(live) => match patch::three_way(live.get("spec"), &wanted["spec"], &live["spec"]) {
                 None => (live, "unchanged"),
                 Some(_) if !options.upsert => {
-                    let message = format!("{}: the ApplicationSet {name} exists and differs: change it with --upsert", set.place);
+                    let message =
+                        format!("{}: the ApplicationSet {name} exists and differs: change it with --upsert", set.place);
                     return Err(Failure::new(message).into());
                 }
                 Some(spec) => (client.patch(&format!("{address}{dry}"), &json!({"spec": spec})).await?, "updated"),
@@ -231,7 +234,8 @@ async fn generate(client: &Client, options: Generate, output: &mut Output) -> Re
         Some(Document::Json) => output.document(Document::Json, &Value::Array(all)),
         None => {
             // Nothing has run yet: the columns of status would only say Unknown.
-            let mut table = Table::new(&["NAME", "CLUSTER", "NAMESPACE", "PROJECT", "SYNCPOLICY", "REPO", "PATH", "TARGET"]);
+            let mut table =
+                Table::new(&["NAME", "CLUSTER", "NAMESPACE", "PROJECT", "SYNCPOLICY", "REPO", "PATH", "TARGET"]);
             for app in &all {
                 let cells = view::app_row(app);
                 table.row([0, 1, 2, 3, 6, 8, 9, 10].into_iter().filter_map(|index| cells.get(index).cloned()));
@@ -267,7 +271,8 @@ fn read_sets(files: &[PathBuf], output: &mut Output) -> Result<Vec<Manifest>> {
     for manifest in &read.manifests {
         let kind = json::text(&manifest.object, &["kind"]);
         if kind != Kind::ApplicationSet.info().name {
-            read.problems.push(format!("{}: {kind} is no ApplicationSet (`windlass apply` takes any kind)", manifest.place));
+            read.problems
+                .push(format!("{}: {kind} is no ApplicationSet (`windlass apply` takes any kind)", manifest.place));
         } else if json::text(&manifest.object, &["metadata", "name"]).is_empty() {
             read.problems.push(format!("{}: metadata.name is missing", manifest.place));
         }
@@ -295,7 +300,8 @@ fn applications_sync(set: &Value) -> &str {
 
 /// The conditions that hold, `Type=Status` for those that do not.
 fn conditions(set: &Value) -> String {
-    let text = |condition: &Value| format!("{}={}", json::text(condition, &["type"]), json::text(condition, &["status"]));
+    let text =
+        |condition: &Value| format!("{}={}", json::text(condition, &["type"]), json::text(condition, &["status"]));
     let all: Vec<String> = view::items(set, &["status", "conditions"]).map(text).collect();
     if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
 }

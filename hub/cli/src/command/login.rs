@@ -59,7 +59,10 @@ pub(crate) async fn run(global: &Global, options: Login, output: &mut Output) ->
         tls_server_name: global.tls_server_name.clone(),
         insecure: global.insecure_skip_tls_verify,
         token: token(global, options.token_file.as_deref(), output)?,
-        namespace: global.namespace.clone().unwrap_or_else(|| windlass_protocol::resource::CONTROL_NAMESPACE.to_owned()),
+        namespace: global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| windlass_protocol::resource::CONTROL_NAMESPACE.to_owned()),
         name: name.clone(),
     };
     let version = verify(&session, global.request_timeout).await?;
@@ -141,7 +144,9 @@ fn token(global: &Global, file: Option<&std::path::Path>, output: &mut Output) -
     };
     let token = text.trim();
     if token.is_empty() || token.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
-        return Err(Failure::usage("there is no token: give --token, --token-file, or write it to standard input").into());
+        return Err(
+            Failure::usage("there is no token: give --token, --token-file, or write it to standard input").into()
+        );
     }
     Ok(token.to_owned())
 }

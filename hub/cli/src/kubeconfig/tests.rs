@@ -35,7 +35,11 @@ fn login_keeps_everything_else() {
     let context = json!({"cluster": "windlass", "user": "windlass", "namespace": "argocd"});
     assert_eq!(entry(&config, "contexts", "windlass"), Some(&context));
 
-    upsert(&mut config, &Session { token: "new".to_owned(), ..session("windlass", "https://hub:7443") }, Current::Always);
+    upsert(
+        &mut config,
+        &Session { token: "new".to_owned(), ..session("windlass", "https://hub:7443") },
+        Current::Always,
+    );
     assert_eq!(names(&config, "users").collect::<Vec<_>>(), ["prod", "windlass"]);
     assert_eq!(entry(&config, "users", "windlass"), Some(&json!({"token": "new"})));
     assert_eq!(json::text(&config, &["current-context"]), "windlass");

@@ -28,8 +28,7 @@ impl Table {
 
     /// The text, each line ended.
     pub(crate) fn render(&self, colour: bool) -> String {
-        let rows: Vec<Vec<String>> =
-            self.rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
         let widths: Vec<usize> = self
             .headers
             .iter()

@@ -6,7 +6,9 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use windlass_protocol::resource::{RESOURCES_FINALIZER, RESOURCES_FINALIZER_BACKGROUND, RESOURCES_FINALIZER_FOREGROUND};
+use windlass_protocol::resource::{
+    RESOURCES_FINALIZER, RESOURCES_FINALIZER_BACKGROUND, RESOURCES_FINALIZER_FOREGROUND,
+};
 
 use super::{
     Targets, app_path, key,

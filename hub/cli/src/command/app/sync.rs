@@ -68,7 +68,8 @@ pub(super) async fn run(client: &Client, options: Sync, output: &mut Output) -> 
     let busy: Vec<String> = apps.iter().filter(|app| is_operating(app)).map(view::qualified).collect();
     if !busy.is_empty() {
         let names = busy.join(" ");
-        let message = format!("another operation is under way: {names}; wait with `windlass app wait --operation {names}`");
+        let message =
+            format!("another operation is under way: {names}; wait with `windlass app wait --operation {names}`");
         return Err(Failure::new(message).into());
     }
     let mut before: BTreeMap<Key, Before> = BTreeMap::new();
@@ -156,7 +157,8 @@ impl Before {
         let Some(state) = json::at(app, &["status", "operationState"]).filter(|state| state.is_object()) else {
             return false;
         };
-        let mut marks = view::items(state, &["operation", "info"]).filter(|info| json::text(info, &["name"]) == REQUEST);
+        let mut marks =
+            view::items(state, &["operation", "info"]).filter(|info| json::text(info, &["name"]) == REQUEST);
         match marks.next() {
             Some(mark) => json::text(mark, &["value"]) == self.request,
             None => self.state.as_ref() != Some(state),
@@ -205,13 +207,16 @@ mod tests {
 
     #[test]
     fn the_end_of_our_operation_is_told_from_an_older_one() {
-        let before = Before { request: "7-1".to_owned(), state: Some(json!({"phase": "Succeeded", "startedAt": "t1"})) };
+        let before =
+            Before { request: "7-1".to_owned(), state: Some(json!({"phase": "Succeeded", "startedAt": "t1"})) };
         let app = |state: Value| json!({"status": {"operationState": state}});
         assert!(!before.is_done(&app(json!({"phase": "Succeeded", "startedAt": "t1"}))));
         assert!(!before.is_done(&app(json!({"phase": "Running", "startedAt": "t2"}))));
         assert!(before.is_done(&app(json!({"phase": "Failed", "startedAt": "t2"}))));
         let marked = |value: &str| {
-            app(json!({"phase": "Succeeded", "startedAt": "t2", "operation": {"info": [{"name": REQUEST, "value": value}]}}))
+            app(
+                json!({"phase": "Succeeded", "startedAt": "t2", "operation": {"info": [{"name": REQUEST, "value": value}]}}),
+            )
         };
         assert!(!before.is_done(&marked("6-9")));
         assert!(before.is_done(&marked("7-1")));

@@ -79,7 +79,8 @@ impl States {
         if filters.is_empty() {
             return self.fit(view::sync_status(app), view::health(app));
         }
-        let mut chosen = view::items(app, &["status", "resources"]).filter(|resource| picks(filters, resource)).peekable();
+        let mut chosen =
+            view::items(app, &["status", "resources"]).filter(|resource| picks(filters, resource)).peekable();
         // A resource that is not there yet is waited for.
         chosen.peek().is_some()
             && chosen.all(|resource| {
@@ -229,7 +230,11 @@ impl Progress {
             }
             self.told.insert(place, row.clone());
             if !std::mem::replace(&mut self.header, true) {
-                output.say(self.line("TIMESTAMP", "APPLICATION", view::RESOURCE_COLUMNS.iter().map(|name| (*name).to_owned())));
+                output.say(self.line(
+                    "TIMESTAMP",
+                    "APPLICATION",
+                    view::RESOURCE_COLUMNS.iter().map(|name| (*name).to_owned()),
+                ));
             }
             let text = self.line(&now(), &name, row.cells());
             output.say(text);
