@@ -259,7 +259,8 @@ mod tests {
     fn secrets_are_sealed_on_disk_and_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let bundles = bundles(folder.path());
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aHVudGVyMg=="}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aHVudGVyMg=="}});
         let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
         let manifests = vec![secret, config];
         let (digest, _lease) = bundles.put(&manifests).unwrap();

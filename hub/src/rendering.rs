@@ -124,7 +124,7 @@ impl Work {
             self.renderer.bundles.put(&rendered.manifests).map_err(|error| vec![error.to_string()])?;
         let observed = Observed {
             bundle: BundleRef { digest, revision: self.revision.clone() },
-            source_type: rendered.source_type.to_string(),
+            source_type: rendered.source_type.name().to_owned(),
             images: images(&rendered.manifests),
             kinds: rendered.manifests.iter().map(kind).collect(),
             warnings: rendered.warnings,
@@ -170,11 +170,8 @@ fn kind(manifest: &Value) -> (String, String, String) {
 fn images(manifests: &[Value]) -> Vec<String> {
     let mut images = BTreeSet::new();
     for manifest in manifests {
-        for path in [
-            &["spec", "template", "spec"][..],
-            &["spec"],
-            &["spec", "jobTemplate", "spec", "template", "spec"],
-        ] {
+        for path in [&["spec", "template", "spec"][..], &["spec"], &["spec", "jobTemplate", "spec", "template", "spec"]]
+        {
             let Some(pod) = json::at(manifest, path) else { continue };
             for list in ["containers", "initContainers"] {
                 let containers = pod.get(list).and_then(Value::as_array).into_iter().flatten();

@@ -82,6 +82,9 @@ pub(crate) enum Command {
     Render(command::render::Render),
     /// Print a completion script for a shell
     Completion(command::completion::Completion),
+    /// Run a hub, agents and embedded clusters in this process, and watch a commit arrive
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::DemoArgs),
     /// Print the versions of client and hub
     Version(command::version::Version),
 }

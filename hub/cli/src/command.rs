@@ -42,6 +42,8 @@ async fn dispatch(Arguments { global, command }: Arguments, output: &mut Output)
         Command::Apply(command) => apply::run(&client().await?, command, output).await,
         Command::Render(command) => render::run(&command, output),
         Command::Completion(command) => completion::run(&command, output),
+        #[cfg(feature = "demo")]
+        Command::Demo(command) => crate::demo::run(&command).await,
         Command::Version(command) => version::run(&global, &command, output).await,
     }
 }

@@ -7,6 +7,8 @@
 mod args;
 mod client;
 mod command;
+#[cfg(feature = "demo")]
+mod demo;
 mod failure;
 mod follow;
 mod kubeconfig;

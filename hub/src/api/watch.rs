@@ -6,12 +6,7 @@
 //!
 //! Nothing is buffered per watch: a client that is so slow that its cursor leaves the ring gets 410 as an event and lists again.
 
-use std::{
-    collections::VecDeque,
-    fmt::Write as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -52,8 +47,7 @@ impl ApiServer {
             ApiError::too_many_requests(format!("too many watches (limit api.watches = {limit}), try again later"))
         })?;
         let query = &asked.query;
-        let presentation =
-            Presentation::new(target.kind, media::form(&asked.headers)?, query, wall_clock())?;
+        let presentation = Presentation::new(target.kind, media::form(&asked.headers)?, query, wall_clock())?;
         let mut selector = Selector::parse(target.kind, query.get("labelSelector"), query.get("fieldSelector"))?;
         if let Some(name) = &target.name {
             selector.require_name(name);
@@ -181,6 +175,8 @@ impl Watch {
             if self.finished {
                 return None;
             }
+            // Many changes may not concern this watch: others must get their turn meanwhile.
+            tokio::task::consume_budget().await;
             match self.step().await {
                 Ok(Some(chunk)) => return Some(chunk),
                 Ok(None) => {}

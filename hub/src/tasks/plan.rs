@@ -165,7 +165,7 @@ impl Planner {
         let mut jobs = Vec::new();
         for (name, record, prepared) in work {
             let job = match prepared {
-                Prepared::Blocked(change) => Job::Known(change, RefSeen::Blocked),
+                Prepared::Blocked(change) => Job::Known(*change, RefSeen::Blocked),
                 Prepared::Render(render) => self.job(render, repositories).await,
             };
             jobs.push((name, record, job));

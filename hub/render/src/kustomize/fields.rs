@@ -81,7 +81,9 @@ pub(super) fn set_field(map: &mut Node, name: &str, mut value: Node) -> Result<(
 /// A string that YAML 1.1 would read as something else gets quotes when it is set as a field.
 fn quote_look_alikes(scalar: &mut Scalar) {
     let candidate = scalar.is_string() && scalar.style == Style::Plain && !scalar.text.is_empty();
-    if candidate && !scalar.text.contains('\n') && !matches!(resolve(&scalar.text, Dialect::Sigs), Resolved::Str | Resolved::Timestamp)
+    if candidate
+        && !scalar.text.contains('\n')
+        && !matches!(resolve(&scalar.text, Dialect::Sigs), Resolved::Str | Resolved::Timestamp)
     {
         scalar.style = Style::DoubleQuoted;
     }

@@ -50,8 +50,18 @@ pub(super) fn generate(
         Kind::ConfigMap => {
             let (text, binary): (Vec<_>, Vec<_>) =
                 data.into_iter().partition(|(_, content)| std::str::from_utf8(content).is_ok());
-            push(&mut node, "data", text.into_iter().map(|(key, content)| entry(&key, String::from_utf8_lossy(&content).into_owned())).collect());
-            push(&mut node, "binaryData", binary.into_iter().map(|(key, content)| entry(&key, encode(&content))).collect());
+            push(
+                &mut node,
+                "data",
+                text.into_iter()
+                    .map(|(key, content)| entry(&key, String::from_utf8_lossy(&content).into_owned()))
+                    .collect(),
+            );
+            push(
+                &mut node,
+                "binaryData",
+                binary.into_iter().map(|(key, content)| entry(&key, encode(&content))).collect(),
+            );
         }
         Kind::Secret => {
             let secret_type = if generator.secret_type.is_empty() { "Opaque" } else { &generator.secret_type };
@@ -138,7 +148,11 @@ fn encode(content: &[u8]) -> String {
     lines
 }
 
-fn load_data(build: &mut Build<'_, '_>, root: &str, generator: &Generator) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+fn load_data(
+    build: &mut Build<'_, '_>,
+    root: &str,
+    generator: &Generator,
+) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
     let mut data = BTreeMap::new();
     let mut add = |key: String, value: Vec<u8>| {
         if data.insert(key.clone(), value).is_some() {

@@ -221,7 +221,9 @@ fn check_kinds(told: &Node, dest: &Option<Node>, source: &Source) -> Result<(), 
     for node in [dest.as_ref(), source].into_iter().flatten() {
         if !node.is_null() && node_kind(node) != node_kind(told) {
             let (expected, found) = (node_kind(told), node_kind(node));
-            return Err(Problem::patch(format!("wrong node kind: expected {expected} but got {found}")).at_line(node.line()));
+            return Err(
+                Problem::patch(format!("wrong node kind: expected {expected} but got {found}")).at_line(node.line())
+            );
         }
     }
     Ok(())

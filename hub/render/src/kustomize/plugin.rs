@@ -57,7 +57,10 @@ pub(super) fn transformers(build: &mut Build<'_, '_>, level: &Level<'_>) -> Resu
     let mut steps = Vec::new();
     for config in configurations(build, level, &level.kustomization.transformers, "transformers")? {
         let here = |problem: Problem| {
-            problem.while_(format!("plugin {} fails configuration", config.id)).in_file(&level.file).in_field("transformers")
+            problem
+                .while_(format!("plugin {} fails configuration", config.id))
+                .in_file(&level.file)
+                .in_field("transformers")
         };
         check_built_in(&config).map_err(here)?;
         let origin = plugin_origin(&config);
@@ -66,7 +69,8 @@ pub(super) fn transformers(build: &mut Build<'_, '_>, level: &Level<'_>) -> Resu
         }
     }
     for config in configurations(build, level, &level.kustomization.validators, "validators")? {
-        let problem = Problem::unsupported(format!("the validator '{}' is not run; no validator is built in", config.id));
+        let problem =
+            Problem::unsupported(format!("the validator '{}' is not run; no validator is built in", config.id));
         return Err(problem.in_file(&level.file).in_field("validators").into());
     }
     Ok(steps)
@@ -85,7 +89,8 @@ fn configurations(
     let mut accumulator = Accumulator::default();
     let mut paths = Vec::new();
     for entry in entries {
-        let inline = if entry.contains([':', '\n']) { build.parse("inline plugin", entry.as_bytes()).ok() } else { None };
+        let inline =
+            if entry.contains([':', '\n']) { build.parse("inline plugin", entry.as_bytes()).ok() } else { None };
         match inline {
             None => paths.push(entry.clone()),
             Some(mut resources) => {
@@ -148,7 +153,9 @@ fn transformer(build: &mut Build<'_, '_>, level: &Level<'_>, config: &Resource) 
             subjects: subjects(&fields.subjects)?,
             unset_only: fields.unset_only,
         }),
-        "PatchStrategicMergeTransformer" => strategic(build, level, &fields).map(|patches| vec![Transformer::Patches(patches)]),
+        "PatchStrategicMergeTransformer" => {
+            strategic(build, level, &fields).map(|patches| vec![Transformer::Patches(patches)])
+        }
         "PatchTransformer" => build.patch(&level.root, &fields.patch).map(|patch| vec![Transformer::Patches(patch)]),
         "PatchJson6902Transformer" => {
             let patch = Patch { patch: fields.json_op, ..fields.patch };
@@ -293,7 +300,8 @@ pub(super) fn read_replacements(file: &str, content: &[u8]) -> Result<Vec<Replac
             Node::Sequence(_) => made.extend(decoder.list(&node, "", Replacement::read)),
             Node::Mapping(_) => made.push(Replacement::read(&mut decoder, &node, "")),
             Node::Scalar(_) => {
-                let message = format!("unsupported replacement type encountered within replacement path: {}", node.kind_name());
+                let message =
+                    format!("unsupported replacement type encountered within replacement path: {}", node.kind_name());
                 return Err(Problem::field(message).in_file(file).at_line(node.line()));
             }
         }
@@ -303,7 +311,8 @@ pub(super) fn read_replacements(file: &str, content: &[u8]) -> Result<Vec<Replac
 }
 
 fn parse_sigs(file: &str, content: &[u8]) -> Result<Vec<Node>, Problem> {
-    let options = yaml::Options { dialect: Dialect::Sigs, duplicates: DuplicateKeys::Error, limits: yaml::Limits::default() };
+    let options =
+        yaml::Options { dialect: Dialect::Sigs, duplicates: DuplicateKeys::Error, limits: yaml::Limits::default() };
     let documents = yaml::parse_bytes(content, &options).map_err(|error| Problem::from_yaml(file, &error))?;
     Ok(documents.into_iter().map(|document| document.node).collect())
 }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use windlass_protocol::yaml::{Node, Scalar};
 
 use super::{
+    fields::{clear_field, set_field},
     id::{Gvk, ResourceId},
     origin::Origin,
     schema::Schema,
-    fields::{clear_field, set_field},
 };
 use crate::error::Problem;
 
@@ -180,7 +180,8 @@ pub(super) fn set_metadata_map(node: &mut Node, field: &str, map: &BTreeMap<Stri
     if map.is_empty() {
         return Ok(());
     }
-    let entries = map.iter().map(|(key, value)| (Scalar::untyped(key.as_str()), Node::string(value.as_str()))).collect();
+    let entries =
+        map.iter().map(|(key, value)| (Scalar::untyped(key.as_str()), Node::string(value.as_str()))).collect();
     set_field(metadata, field, Node::Mapping(entries))
 }
 

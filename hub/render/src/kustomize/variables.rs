@@ -41,7 +41,10 @@ pub(super) fn declare(
             }
             several => {
                 let (count, name) = (several.len(), &variable.name);
-                return Err(Problem::conflict(format!("found {count} resId matches for var {name} (unable to disambiguate)")).in_field("vars"));
+                return Err(Problem::conflict(format!(
+                    "found {count} resId matches for var {name} (unable to disambiguate)"
+                ))
+                .in_field("vars"));
             }
         }
     }

@@ -66,7 +66,9 @@ fn text(scalar: &Scalar, indent: usize) -> String {
     match scalar.style {
         Style::SingleQuoted => format!("'{}'", scalar.text.replace('\'', "''")),
         Style::DoubleQuoted => serde_json::to_string(&scalar.text).unwrap_or_default(),
-        Style::Plain if scalar.effective_tag(Dialect::Kyaml) != windlass_protocol::yaml::Tag::Str => scalar.text.clone(),
+        Style::Plain if scalar.effective_tag(Dialect::Kyaml) != windlass_protocol::yaml::Tag::Str => {
+            scalar.text.clone()
+        }
         Style::Plain | Style::Literal | Style::Folded => {
             let printed = to_yaml(&Value::String(scalar.text.clone()));
             let pad = " ".repeat(indent.saturating_sub(2));

@@ -73,7 +73,8 @@ impl Merge<'_> {
                 if our_item.is_some() && node.get(DIRECTIVE).map(Node::text) == Some("replace"));
             let merged = self.walk(our_item, their_item, known)?.map(|merged| merged.node);
             last_keys.clone_from(&valid_keys);
-            let kept = merged.filter(|node| !node.is_null() && !matches!(node, Node::Mapping(entries) if entries.is_empty()));
+            let kept =
+                merged.filter(|node| !node.is_null() && !matches!(node, Node::Mapping(entries) if entries.is_empty()));
             let Some(mut item) = kept else {
                 set_element(&mut ours, None, &valid_keys, &valid_values)?;
                 continue;
@@ -231,8 +232,14 @@ fn complete(item: &mut Node, keys: &[String], values: &[String]) -> Result<(), P
 
 /// kyaml's `ElementSetter`: replaces every item with these values, removes them (`None`), or appends. Nulls and
 /// empty maps are dropped on the way, and an empty value stands for any.
-fn set_element(items: &mut Vec<Node>, element: Option<&Node>, keys: &[String], values: &[String]) -> Result<(), Problem> {
-    let by_field = keys.first().is_some_and(|key| !key.is_empty()) && values.first().is_some_and(|value| !value.is_empty());
+fn set_element(
+    items: &mut Vec<Node>,
+    element: Option<&Node>,
+    keys: &[String],
+    values: &[String],
+) -> Result<(), Problem> {
+    let by_field =
+        keys.first().is_some_and(|key| !key.is_empty()) && values.first().is_some_and(|value| !value.is_empty());
     let mut found_any = false;
     let mut kept = Vec::with_capacity(items.len() + 1);
     for item in items.drain(..) {

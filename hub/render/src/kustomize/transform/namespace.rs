@@ -77,7 +77,9 @@ pub(super) fn set(
     for spec in &specs.0 {
         let covered = spec.path == "metadata/namespace"
             || (spec.path == "metadata/name" && !is_core)
-            || (is_binding && spec.path == "subjects/namespace" && matches!(spec.gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding"));
+            || (is_binding
+                && spec.path == "subjects/namespace"
+                && matches!(spec.gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding"));
         if !covered {
             spec.apply(&mut resource.node, &id, Create::Scalar, &mut write)?;
         }
