@@ -267,7 +267,7 @@ impl Reconciler {
             self.decide(now);
             match self.step(now) {
                 run::Step::Act(work, purpose) => return Some(self.act(work, purpose)),
-                run::Step::Wait if self.record_changed => {}
+                run::Step::Wait if self.record_changed || !self.cleanups.is_empty() => {}
                 run::Step::Wait => return None,
                 run::Step::Again => {}
             }

@@ -112,14 +112,14 @@ fn add_paths(paths: &mut Map<String, Value>, info: &KindInfo) {
     let scope = if info.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{root}/{}{scope}/{}", info.version, info.plural);
     let object = format!("{collection}/{{name}}");
-    let mut of_collection = vec![("get", "list"), ("post", "post")];
-    of_collection.push(("delete", "deletecollection"));
-    paths.insert(collection.clone(), path(info, &of_collection, &[]));
+    let of_collection = [("get", "list"), ("post", "post"), ("delete", "deletecollection")];
+    paths.insert(collection, path(info, &of_collection, &[]));
     let of_object = [("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")];
-    paths.insert(object.clone(), path(info, &of_object, &["name"]));
+    let status = format!("{object}/status");
+    paths.insert(object, path(info, &of_object, &["name"]));
     if info.status {
         let of_status = [("get", "get"), ("put", "put"), ("patch", "patch")];
-        paths.insert(format!("{object}/status"), path(info, &of_status, &["name"]));
+        paths.insert(status, path(info, &of_status, &["name"]));
     }
     if info.namespaced {
         let everywhere = format!("{root}/{}/{}", info.version, info.plural);

@@ -20,14 +20,14 @@ pub(super) fn answer(review: Review, asked: &Asked, bytes: &Bytes) -> Result<Res
     let admin = asked.account == ADMIN_ACCOUNT;
     let everything = |admin: bool, rule: Value| if admin { json!([rule]) } else { json!([]) };
     let (version, kind, spec, status) = match review {
-        Review::SelfSubjectAccess => {
+        Review::Access => {
             let status = json!({
                 "allowed": admin,
                 "reason": if admin { "the admin may do everything" } else { "the account has no role" },
             });
             ("authorization.k8s.io/v1", "SelfSubjectAccessReview", spec, status)
         }
-        Review::SelfSubjectRules => {
+        Review::Rules => {
             let status = json!({
                 "resourceRules":
                     everything(admin, json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})),
@@ -36,7 +36,7 @@ pub(super) fn answer(review: Review, asked: &Asked, bytes: &Bytes) -> Result<Res
             });
             ("authorization.k8s.io/v1", "SelfSubjectRulesReview", spec, status)
         }
-        Review::SelfSubject => {
+        Review::Identity => {
             let status = json!({"userInfo": {"username": asked.account, "groups": ["system:authenticated"]}});
             ("authentication.k8s.io/v1", "SelfSubjectReview", Value::Null, status)
         }

@@ -60,7 +60,7 @@ impl ApiServer {
         let limits = &self.context.limits;
         let seconds = DEFAULT_SECONDS.start + (DEFAULT_SECONDS.end - DEFAULT_SECONDS.start) * u64::from(spread()) / 256;
         let time = query.seconds("timeoutSeconds")?.filter(|time| !time.is_zero());
-        let time = time.unwrap_or(Duration::from_secs(seconds)).min(limits.watch_time_max);
+        let time = time.unwrap_or_else(|| Duration::from_secs(seconds)).min(limits.watch_time_max);
         let mut revisions = self.context.replica.machine().revision();
         revisions.mark_changed();
         let (state, _) = self.read_state(Some(revision.unwrap_or_default())).await?;

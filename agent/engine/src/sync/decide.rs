@@ -93,6 +93,7 @@ impl Reconciler {
             retries: 0,
             started_at: now,
             done: Vec::new(),
+            failure: None,
         });
         self.record_changed = true;
         self.operation = Some(Operation::fresh());

@@ -137,12 +137,12 @@ impl Reconciler {
                 let version = version.filter(|version| kinds.serves(&kind, version));
                 return Some(Action { id, work: Work::Observe { kind, version, keys } });
             }
+            if let Some(at) = self.world.retry_at(&kind) {
+                self.wake(at);
+            }
         }
         if absent {
             self.bring_up_to_date();
-        }
-        if let Some(at) = self.world.retry_at() {
-            self.wake(at);
         }
         None
     }

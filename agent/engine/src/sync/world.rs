@@ -154,19 +154,24 @@ impl World {
         if watch.nonexistent {
             *watch = Watch::default();
         }
-        if watch.pending.is_some() || now < watch.retry_at {
+        if watch.complete && !watch.stale && keys.is_subset(&watch.asked) {
+            // What could not be asked is not needed any more.
+            watch.error = None;
             return None;
         }
-        if watch.complete && !watch.stale && keys.is_subset(&watch.asked) {
+        if watch.pending.is_some() || now < watch.retry_at {
             return None;
         }
         watch.pending = Some(Request { action, keys: keys.clone(), touched: BTreeSet::new() });
         Some(keys.iter().cloned().collect())
     }
 
-    /// When a kind may be asked about again.
-    pub(super) fn retry_at(&self) -> Option<Millis> {
-        self.kinds.values().filter(|watch| watch.pending.is_none() && watch.error.is_some()).map(|it| it.retry_at).min()
+    /// When a kind that could not be observed may be asked about again.
+    pub(super) fn retry_at(&self, kind: &GroupKind) -> Option<Millis> {
+        self.kinds
+            .get(kind)
+            .filter(|watch| watch.pending.is_none() && watch.error.is_some())
+            .map(|watch| watch.retry_at)
     }
 
     /// Forgets what was observed, so that it is asked for again; live objects stay known until the answer.

@@ -215,7 +215,7 @@ fn printed(node: &Node) -> String {
         Node::Scalar(scalar) => match scalar.style {
             Style::SingleQuoted => format!("'{}'", scalar.text.replace('\'', "''")),
             Style::DoubleQuoted => format!("\"{}\"", scalar.text),
-            Style::Plain | Style::Literal | Style::Folded => scalar.text.clone(),
+            Style::Plain | Style::Literal | Style::Folded | Style::Tagged => scalar.text.clone(),
         },
         Node::Sequence(_) | Node::Mapping(_) => String::new(),
     }

@@ -60,6 +60,9 @@ impl Configured {
                     None => resource.origin = Some(Origin::clone(origin)),
                     Some(_) => resource.transformations.push(Origin::clone(origin)),
                 }
+                // Kustomize notes it in the annotations, which turns all of them into strings.
+                let annotations = resource.annotations();
+                super::resource::set_metadata_map(&mut resource.node, "annotations", &annotations)?;
             }
         }
         map.drop_empties();

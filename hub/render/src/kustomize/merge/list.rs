@@ -25,7 +25,7 @@ impl Merge<'_> {
         let Some((ours, theirs)) = visit_list(dest, source)? else { return Ok(None) };
         let ours = match ours {
             Node::Sequence(ours) => ours,
-            other => return Ok(Some(Merged::plain(other))),
+            other => return Ok(Some(Merged::ours(other))),
         };
         let same = theirs.is_none();
         let first: &[Node] = theirs.as_deref().unwrap_or_default();
@@ -36,7 +36,7 @@ impl Merge<'_> {
         };
         let known = items.map_or(Known::Unknown, Known::Object);
         let merged = self.merge_items(ours, theirs, same, values, &keys, &known)?;
-        Ok(Some(Merged::plain(Node::Sequence(merged))))
+        Ok(Some(Merged::ours(Node::Sequence(merged))))
     }
 
     fn merge_items(
@@ -283,7 +283,8 @@ fn matches(item: &Node, keys: &[String], values: &[String]) -> Result<bool, Prob
             return Ok(false);
         }
     }
-    Ok(!keys.is_empty())
+    // Without values nothing is found, and the caller then keeps nothing.
+    Ok(!keys.is_empty() && !values.is_empty())
 }
 
 /// Lays our items over the added ones: what both have keeps the added place.
