@@ -89,6 +89,7 @@ mod tests {
         let record = ObjectRecord {
             uid: String::new(),
             revision: StateRevision(revision),
+            generation: 1,
             labels: BTreeMap::new(),
             owners: Vec::new(),
             deleting: false,

@@ -2,16 +2,35 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`config`] | file, environment and flags become one validated `Config` |
+//! | [`config`], [`command`], [`telemetry`] | command line; file, environment and flags become one `Config`; logs |
+//! | [`init`], [`node`] | a new group; a running hub and how it drains |
 //! | [`store`], [`raft`] | sled, blobs, the log and openraft |
 //! | [`machine`], [`replica`], [`events`] | the replicated state in this process, and the way to change it |
-//! | [`sealing`], [`trust`] | secrets at rest, root and issuing keys |
-//! | [`source`] | Git |
+//! | [`sealing`], [`trust`] | secrets at rest; root, issuing keys and certificates |
+//! | [`source`], `repositories`, `generator_trees` | Git, its credentials, and what generators read |
+//! | [`rendering`], [`blobs`] | the worker pool and its memo; manifests by digest |
+//! | [`tasks`] | loops of the leader: planning, ticks, collection |
+//! | [`gateway`] | enrolment and sessions of agents |
+//! | [`api`], `local` | the resource API, and what it asks of the rest |
 
+pub mod api;
+pub mod blobs;
+pub mod command;
+pub mod config;
 pub mod events;
+pub mod gateway;
+mod generator_trees;
+pub mod init;
+mod local;
 pub mod machine;
+pub mod node;
 pub mod raft;
+pub mod rendering;
 pub mod replica;
+mod repositories;
 pub mod sealing;
 pub mod source;
 pub mod store;
+pub mod tasks;
+pub mod telemetry;
+pub mod trust;

@@ -102,6 +102,9 @@ impl Store {
         store.commit(batch)?;
         disk::sync_files(&directory.join(DATABASE))?;
         disk::sync_directory(directory)?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk::sync_directory(parent)?;
+        }
         // Written last: a directory without this file is not a store, so an interrupted creation is never opened.
         identity.save(directory)?;
         Ok(store)
@@ -146,12 +149,7 @@ impl Store {
     ///
     /// # Errors
     /// The first damaged record, or what `visit` returns.
-    pub fn scan(
-        &self,
-        tree: &'static str,
-        keys: RangeInclusive<Vec<u8>>,
-        visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub fn scan(&self, tree: &'static str, keys: RangeInclusive<Vec<u8>>, visit: Visit<'_>) -> Result<(), StoreError> {
         self.with_db(|db| record::scan(db, tree, keys, visit))
     }
 
@@ -209,7 +207,9 @@ impl Store {
         match self.get(META, IDENTITY)? {
             Some(bytes) if bytes == identity.to_bytes() => {}
             Some(_) => return Err(StoreError::Swapped { directory }),
-            None => return Err(StoreError::Wiped { directory, store: identity.store }),
+            None => {
+                return Err(StoreError::Wiped { directory, store: identity.store });
+            }
         }
         self.inner.committer.check_marker()
     }
@@ -222,6 +222,9 @@ impl Store {
 
 /// Called once with the outcome of a commit, on the committer thread: it must not block.
 pub type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Called for each record of a scan with its key and content; an error ends the scan.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), StoreError>;
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("LOCK");

@@ -1,6 +1,6 @@
 //! The status vocabulary of Argo CD: sync, health, operation phase, and the report of one resource.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
 use crate::manifest::ResourceKey;
 
@@ -170,7 +170,7 @@ const fn is_zero(value: &i64) -> bool {
 }
 
 /// A condition of an Application (`status.conditions[]`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// One of Argo CD's condition types.
@@ -179,8 +179,22 @@ pub struct Condition {
     /// What is wrong and what to do.
     pub message: String,
     /// RFC 3339; from `state.now`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub last_transition_time: Option<String>,
+}
+
+impl Serialize for Condition {
+    /// As JSON without a time that is not set; in binary records every field is there, or they could not be read back.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let timeless = serializer.is_human_readable() && self.last_transition_time.is_none();
+        let mut fields = serializer.serialize_struct("Condition", if timeless { 2 } else { 3 })?;
+        fields.serialize_field("type", &self.kind)?;
+        fields.serialize_field("message", &self.message)?;
+        if !timeless {
+            fields.serialize_field("lastTransitionTime", &self.last_transition_time)?;
+        }
+        fields.end()
+    }
 }
 
 impl Condition {
@@ -194,6 +208,20 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_are_read_back_from_text_and_from_records() {
+        for condition in [
+            Condition::new("SyncError", "why"),
+            Condition { last_transition_time: Some("now".to_owned()), ..Condition::new("SyncError", "why") },
+        ] {
+            let text = serde_json::to_string(&condition).unwrap();
+            assert_eq!(serde_json::from_str::<Condition>(&text).unwrap(), condition);
+            let bytes = crate::codec::to_bytes(&condition, 1024).unwrap();
+            assert_eq!(crate::codec::from_bytes::<Condition>(&bytes, 1024).unwrap(), condition);
+        }
+        assert_eq!(serde_json::to_value(Condition::new("a", "b")).unwrap().as_object().unwrap().len(), 2);
+    }
 
     #[test]
     fn health_orders_from_best_to_worst() {

@@ -43,6 +43,8 @@ pub enum DuplicateKeys {
     Error,
     /// The two values are merged deeply (lists joined without doubles), with a warning.
     Merge,
+    /// The later value counts, with a warning, as in Go where nothing is checked.
+    LastWins,
     /// Merged in documents of the API group `argoproj.io`, an error in all others (COMPAT.md, decision 2).
     MergeInArgo,
 }

@@ -49,6 +49,8 @@ pub struct ObjectRecord {
     pub uid: String,
     /// `metadata.resourceVersion`.
     pub revision: StateRevision,
+    /// `metadata.generation`: raised when anything but metadata and status changes.
+    pub generation: u64,
     /// `metadata.labels`, for selectors without parsing.
     pub labels: BTreeMap<String, String>,
     /// uids of `metadata.ownerReferences`.

@@ -1,35 +1,31 @@
-//! Placeholder of the trait that another part defines in this exact shape.
+//! Rendering: an immutable tree of files and a source's options become manifests.
+//!
+//! Pure: it reads only through [`Tree`], never a file system, a clock, the environment or the network, and starts no
+//! process. The same inputs give the same bytes on every node. It never panics on input: whatever is wrong with
+//! a tree comes back as a [`RenderError`] that names file, line or field, and cause.
+//!
+//! - [`render`] is what a hub calls for an Application: type detection, overrides, plain directories, Kustomize.
+//! - [`kustomize_build`] is `kustomize build` alone, byte for byte.
 
-use std::sync::Arc;
+mod detect;
+mod directory;
+mod environment;
+mod error;
+mod glob;
+mod kustomize;
+mod limits;
+mod overrides;
+mod path;
+mod reader;
+mod request;
+mod tree;
 
-/// What an entry of a tree is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    File,
-    Directory,
-    Symlink,
-    Submodule,
-}
-
-/// One entry of a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub name: String,
-    pub kind: EntryKind,
-}
-
-/// The files of a commit. Paths are separated by `/`, without a leading one; `""` is the root.
-pub trait Tree: Send + Sync {
-    fn read(&self, path: &str) -> Result<Option<Arc<[u8]>>, TreeError>;
-    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>, TreeError>;
-    fn object_id(&self, path: &str) -> Result<Option<String>, TreeError>;
-}
-
-/// Why a path cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TreeError {
-    #[error("{path}: {size} bytes exceed the limit of {limit}")]
-    TooLarge { path: String, size: u64, limit: u64 },
-    #[error("{path}: {message}")]
-    Io { path: String, message: String },
-}
+pub use crate::{
+    detect::SourceType,
+    environment::BuildEnvironment,
+    error::{Problem, ProblemKind, RenderError},
+    kustomize::{Built, KustomizeFlags, LoadRestrictions, Reorder, kustomize_build},
+    limits::Limits,
+    request::{Rendered, Request, render},
+    tree::{Entry, EntryKind, MemoryTree, Tree, TreeError},
+};

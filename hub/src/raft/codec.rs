@@ -4,6 +4,9 @@
 //! library's types. Decoding checks every length against what is left and every count against a limit, and never
 //! panics on input. Fields are only ever appended, under a new version.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

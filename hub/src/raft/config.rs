@@ -51,7 +51,7 @@ impl RaftConfig {
         }
     }
 
-    pub(super) fn to_openraft(&self) -> Result<openraft::Config, openraft::ConfigError> {
+    pub(super) fn to_openraft(&self) -> Result<openraft::Config, String> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: "windlass".into(),
@@ -69,5 +69,6 @@ impl RaftConfig {
             ..openraft::Config::default()
         }
         .validate()
+        .map_err(|error| error.to_string())
     }
 }

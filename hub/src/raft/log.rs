@@ -78,7 +78,7 @@ impl LogStore {
         store.scan(LOG, key(0)..=key(u64::MAX), &mut |at, bytes| {
             let entry = codec::decode_entry(&bytes).ok().filter(|entry| key(entry.log_id.index) == at);
             match entry {
-                None => broken = broken.take().or(Some(LogError::Malformed { what: "an entry".into() })),
+                None => broken = broken.take().or_else(|| Some(malformed("an entry"))),
                 // What a crash left behind in the middle of a purge.
                 Some(entry) if index.is_purged(entry.log_id.index) => stale.remove(LOG, at),
                 Some(entry) => {
@@ -123,19 +123,18 @@ impl LogStore {
         self.shared.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads entries of `[start, end)`, stopping before `bytes_max` is exceeded but never before the first entry.
+    /// Reads entries of `[start, end)`, stopping before `bytes_max` is exceeded but never before the first entry. On
+    /// the caller's thread: almost always from the cache, else a few pages of the database.
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         // What is found only on disk is read without the lock: the committer needs it to report.
         let found = self.index().lookup(start, end, bytes_max);
         let mut entries = Vec::with_capacity(found.len());
         for (at, cached) in found {
-            match cached {
-                Some(entry) => entries.push(entry),
-                None => match self.shared.store.get(LOG, &key(at))? {
-                    Some(bytes) => entries.push(codec::decode_entry(&bytes).map_err(|_| malformed("an entry"))?),
-                    // Purged since the look-up.
-                    None => {}
-                },
+            if let Some(entry) = cached {
+                entries.push(entry);
+            } else if let Some(bytes) = self.shared.store.get(LOG, &key(at))? {
+                // What is not there any more was purged since the look-up.
+                entries.push(codec::decode_entry(&bytes).map_err(|_| malformed("an entry"))?);
             }
         }
         Ok(entries)
@@ -198,7 +197,9 @@ impl RaftLogStorage<Config> for LogStore {
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
         let read = || -> Result<Option<Vote>, LogError> {
-            let Some(bytes) = self.shared.store.get(META, VOTE)? else { return Ok(None) };
+            let Some(bytes) = self.shared.store.get(META, VOTE)? else {
+                return Ok(None);
+            };
             codec::decode_vote(&bytes).map(Some).map_err(|_| malformed("the vote"))
         };
         read().map_err(|error| StorageIoError::read_vote(AnyError::new(&error)).into())
@@ -269,7 +270,9 @@ impl RaftLogStorage<Config> for LogStore {
 }
 
 fn read_log_id(store: &Store, name: &'static [u8]) -> Result<Option<LogId>, LogError> {
-    let Some(bytes) = store.get(META, name)? else { return Ok(None) };
+    let Some(bytes) = store.get(META, name)? else {
+        return Ok(None);
+    };
     codec::decode_log_id(&bytes).map_err(|_| malformed("a log position"))
 }
 

@@ -108,7 +108,7 @@ impl RaftNode {
         machine: Arc<dyn Machine>,
         network: Arc<dyn PeerNetwork>,
     ) -> Result<Self, StartError> {
-        let settings = config.to_openraft().map_err(|error| StartError::Config(error.to_string()))?;
+        let settings = config.to_openraft().map_err(StartError::Config)?;
         let identity = store.identity();
         let (log_of, snapshots) = (store.clone(), config.snapshots.clone());
         let load = move || -> Result<_, StartError> {
@@ -224,8 +224,12 @@ impl RaftNode {
                 tracing::error!(error = &error as &dyn std::error::Error, "a Raft task did not end well");
             }
         }
-        let store = self.inner.store.clone();
-        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        let (store, folder) = (self.inner.store.clone(), self.folder());
+        let close = move || {
+            folder.close();
+            store.close();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the store did not close well");
         }
     }

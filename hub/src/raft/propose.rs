@@ -155,7 +155,9 @@ async fn write_groups(raft: Raft, mut proposals: mpsc::Receiver<Proposal>, stop:
         let mut bytes = first.command.len();
         let mut group = vec![first];
         while group.len() < GROUP_COMMANDS {
-            let Ok(next) = proposals.try_recv() else { break };
+            let Ok(next) = proposals.try_recv() else {
+                break;
+            };
             bytes += next.command.len();
             if bytes > GROUP_BYTES {
                 carried = Some(next);
@@ -205,8 +207,9 @@ fn answer(group: Vec<Proposal>, outcome: Result<Vec<Vec<u8>>, ProposeError>) {
     }
 }
 
-/// Entries that may be written at once: while one is synced here, the one before it travels to the peers.
-const PIPELINE: usize = 4;
+/// Entries that may be under way at once: one is synced here while the one before it travels to the peers. More only
+/// make smaller groups, since the library syncs one entry after the other.
+const PIPELINE: usize = 2;
 /// Most commands in one entry.
 const GROUP_COMMANDS: usize = 500;
 /// Most bytes in one entry, but for a single command that is larger.

@@ -53,7 +53,9 @@ impl RaftNode {
                 Err(error) => Response::Failed(error.to_string()),
             },
             Request::Offer(offer) => self.consider(&offer).await.unwrap_or_else(Response::Failed),
-            Request::Stream { .. } => return Err(ServeError::Malformed("a snapshot outside of a stream".into())),
+            Request::Stream { .. } => {
+                return Err(ServeError::Malformed("a snapshot outside of a stream".into()));
+            }
         };
         Ok(response.encode().into())
     }
@@ -138,7 +140,9 @@ impl RaftNode {
         while partial.length < offer.length {
             let read = tokio::time::timeout(self.config().snapshot_timeout, content.read(&mut chunk));
             let count = match read.await {
-                Ok(Ok(0)) => return Err(format!("the stream ended at byte {} of {}", partial.length, offer.length)),
+                Ok(Ok(0)) => {
+                    return Err(format!("the stream ended at byte {} of {}", partial.length, offer.length));
+                }
                 Ok(Ok(count)) => count,
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err("the stream made no progress".into()),

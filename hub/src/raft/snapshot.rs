@@ -15,6 +15,7 @@ mod tests;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 pub(super) use self::folder::SnapshotFolder;
 
@@ -62,15 +63,16 @@ impl SnapshotError {
     }
 }
 
-/// Writes a whole snapshot into `file`. Blocks. The caller syncs and publishes.
+/// Writes a whole snapshot into `file`, unless `stop` becomes true. Blocks. The caller syncs and publishes.
 pub(super) fn write(
     file: File,
     path: &Path,
     meta: &SnapshotMeta,
     source: Box<dyn SnapshotSource>,
+    stop: &AtomicBool,
 ) -> Result<File, SnapshotError> {
     let failed = || SnapshotError::io("write", path);
-    let mut blocks = BlockWriter::start(BufWriter::new(file)).map_err(failed())?;
+    let mut blocks = BlockWriter::start(BufWriter::new(file), stop).map_err(failed())?;
     blocks.block(Kind::Header, &encode_meta(meta)).map_err(failed())?;
     source.write(&mut blocks).map_err(failed())?;
     let out = blocks.finish().map_err(failed())?;

@@ -34,6 +34,11 @@ pub enum InstallError {
     Restore { id: String, source: RestoreError },
 }
 
+/// The machine broke its promise.
+#[derive(Debug, thiserror::Error)]
+#[error("the state machine panicked on this entry; this is a bug: stop this hub and report it")]
+struct Panicked;
+
 impl StateMachine {
     /// A state machine that stands where the newest whole snapshot of `folder` ends. Blocks.
     pub(super) fn restore(
@@ -59,16 +64,13 @@ impl StateMachine {
         self.membership = meta.last_membership;
     }
 
-    fn apply_commands(&self, at: &LogId, commands: &[Arc<[u8]>]) -> Result<Answers, StorageError> {
+    fn apply_commands(&self, at: &LogId, commands: &[Arc<[u8]>]) -> Result<Answers, Panicked> {
         // A panic in `apply` would leave every caller waiting: the node stops instead, and says at which entry.
         let apply = || {
             let apply = |command: &Arc<[u8]>| self.machine.apply(at.index, at.leader_id.term, command);
             Answers(commands.iter().map(apply).collect())
         };
-        std::panic::catch_unwind(AssertUnwindSafe(apply)).map_err(|_| {
-            let reason = "the state machine panicked on this entry; this is a bug: stop this hub and report it";
-            StorageIoError::apply(*at, AnyError::error(reason)).into()
-        })
+        std::panic::catch_unwind(AssertUnwindSafe(apply)).map_err(|_| Panicked)
     }
 }
 
@@ -88,7 +90,9 @@ impl RaftStateMachine<Config> for StateMachine {
         for entry in entries {
             let answer = match entry.payload {
                 EntryPayload::Blank => Answers(Vec::new()),
-                EntryPayload::Normal(Commands(commands)) => self.apply_commands(&entry.log_id, &commands)?,
+                EntryPayload::Normal(Commands(commands)) => self
+                    .apply_commands(&entry.log_id, &commands)
+                    .map_err(|error| StorageIoError::apply(entry.log_id, AnyError::new(&error)))?,
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Answers(Vec::new())

@@ -141,7 +141,9 @@ impl BlobStore {
                 disk::remove_file(&path)?;
                 continue;
             }
-            let Some(number) = pack::number(name) else { continue };
+            let Some(number) = pack::number(name) else {
+                continue;
+            };
             index.next_pack = index.next_pack.max(number + 1);
             match Pack::load(&path, number)? {
                 Ok((pack, blobs)) => index.add(pack, blobs),
@@ -199,7 +201,9 @@ impl BlobStore {
     pub fn get(&self, digest: &BlobDigest) -> Result<Option<Bytes>, BlobError> {
         // A collection may move a blob between the look-up and the read; the second look finds it in its new place.
         for _ in 0..READ_ATTEMPTS {
-            let Some((location, path)) = self.inner.locate(digest) else { return Ok(None) };
+            let Some((location, path)) = self.inner.locate(digest) else {
+                return Ok(None);
+            };
             match pack::read(&path, &location) {
                 Ok(Some(content)) => return Ok(Some(content)),
                 Ok(None) => {
@@ -308,7 +312,9 @@ impl Index {
     }
 
     fn forget(&mut self, digest: &BlobDigest) {
-        let Some(location) = self.blobs.remove(digest) else { return };
+        let Some(location) = self.blobs.remove(digest) else {
+            return;
+        };
         if let Some(pack) = self.packs.get_mut(&location.pack) {
             pack.live_bytes = pack.live_bytes.saturating_sub(u64::from(location.length));
             pack.live_blobs = pack.live_blobs.saturating_sub(1);

@@ -138,7 +138,9 @@ impl Committer {
     }
 
     pub(super) fn stop(&self) {
-        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
         let mut message = Message::Stop;
         while let Err(mpsc::error::TrySendError::Full(back)) = self.queue.try_send(message) {
             message = back;
@@ -165,7 +167,9 @@ impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Message>) {
         let mut stop = false;
         while !stop {
-            let Some(first) = requests.blocking_recv() else { break };
+            let Some(first) = requests.blocking_recv() else {
+                break;
+            };
             let mut group = VecDeque::new();
             let mut bytes = 0;
             let mut next = Some(first);

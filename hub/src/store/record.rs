@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::StoreError;
+use super::{StoreError, Visit};
 
 /// Refuses what is too large to be a record.
 pub(super) fn check(key: &[u8], content: &[u8]) -> Result<(), StoreError> {
@@ -51,7 +51,7 @@ pub(super) fn scan(
     db: &sled::Db,
     tree: &'static str,
     keys: RangeInclusive<Vec<u8>>,
-    visit: &mut dyn FnMut(&[u8], Vec<u8>) -> Result<(), StoreError>,
+    visit: Visit<'_>,
 ) -> Result<(), StoreError> {
     if keys.is_empty() {
         return Ok(());
@@ -111,7 +111,9 @@ fn read(db: &sled::Db, tree: &'static str, key: &[u8], bytes: &[u8]) -> Result<V
 
 fn remove_parts(db: &sled::Db, tree: &'static str, old: Option<&[u8]>) -> Result<(), StoreError> {
     // A damaged old head is not an error here: it goes away, and its parts are swept at the next open.
-    let Some((head, _)) = old.and_then(Head::decode) else { return Ok(()) };
+    let Some((head, _)) = old.and_then(Head::decode) else {
+        return Ok(());
+    };
     if head.length > INLINE_MAX {
         let parts = open_parts(db, tree)?;
         for part in 0..part_count(head.length) {

@@ -1,1 +1,263 @@
+//! The store keeps what it acknowledged, or refuses with a sentence that helps.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+
+const TREE: &str = "test";
+
+fn id(byte: u8) -> StoreId {
+    StoreId::from_bytes([byte; 16])
+}
+
+fn identity() -> Identity {
+    Identity { cluster: id(1), node: 7, store: id(2) }
+}
+
+fn create(directory: &Path) -> Store {
+    Store::create(directory, identity(), &StoreOptions::default()).unwrap()
+}
+
+fn open(directory: &Path) -> Result<Store, StoreError> {
+    Store::open(directory, &StoreOptions::default())
+}
+
+fn put(store: &Store, key: &str, content: Vec<u8>) {
+    let mut batch = Batch::new();
+    batch.put(TREE, key.as_bytes(), content);
+    store.commit(batch).unwrap();
+}
+
+fn contents(store: &Store) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+    let mut found = BTreeMap::new();
+    store.scan(TREE, Vec::new()..=vec![0xff], &mut |key, content| {
+        found.insert(String::from_utf8_lossy(key).into_owned(), content);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn message(result: Result<Store, StoreError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn records_of_any_size_come_back_and_stay_below_the_value_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    let sizes = [0, 1, 4_065, 4_066, 4_067, 4_096, 4_097, 100_000, 1 << 20];
+    let content = |size: usize, seed: usize| {
+        (0..size).map(|at| u8::try_from((at * 31 + seed) % 253).unwrap()).collect::<Vec<u8>>()
+    };
+    for size in sizes {
+        put(&store, &format!("{size}"), content(size, 1));
+        put(&store, &format!("{size}"), content(size, 2));
+    }
+    put(&store, "shrinks", content(50_000, 1));
+    put(&store, "shrinks", content(10, 1));
+    put(&store, "goes", content(50_000, 1));
+    let mut batch = Batch::new();
+    batch.remove(TREE, b"goes");
+    batch.remove(TREE, b"never was");
+    store.commit(batch).unwrap();
+    drop(store);
+
+    let store = open(directory.path()).unwrap();
+    for size in sizes {
+        assert!(store.get(TREE, size.to_string().as_bytes()).unwrap().unwrap() == content(size, 2), "{size} bytes");
+    }
+    assert_eq!(store.get(TREE, b"shrinks").unwrap().unwrap(), content(10, 1));
+    assert_eq!(store.get(TREE, b"goes").unwrap(), None);
+    assert_eq!(contents(&store).unwrap().len(), sizes.len() + 1);
+    assert_eq!(store.sweep(TREE).unwrap(), 0, "old parts went with their records");
+    drop(store);
+
+    assert_eq!(std::fs::read_dir(directory.path().join("sled/blobs")).unwrap().count(), 0);
+    let db = sled::open(directory.path().join("sled")).unwrap();
+    for name in db.tree_names() {
+        for item in db.open_tree(name).unwrap().iter() {
+            assert!(item.unwrap().1.len() <= 4_096);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_breaks_a_limit_is_refused_and_the_store_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    let mut batch = Batch::new();
+    batch.put(TREE, b"key", vec![0; (2 << 20) + 1]);
+    let error = store.commit(batch).unwrap_err().to_string();
+    assert!(error.contains("the limit store.record_bytes is 2097152"), "{error}");
+    put(&store, "key", b"fine".to_vec());
+}
+
+/// Makes every later flush fail: the folder it has to look into is not a folder any more.
+fn break_disk(directory: &Path) {
+    std::fs::remove_dir(directory.join("sled/blobs")).unwrap();
+    std::fs::write(directory.join("sled/blobs"), "not a folder").unwrap();
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_acknowledged_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    put(&store, "before", b"1".to_vec());
+    break_disk(directory.path());
+    for _ in 0..2 {
+        let mut batch = Batch::new();
+        batch.put(TREE, b"after", b"2".to_vec());
+        let error = store.commit(batch).unwrap_err().to_string();
+        assert!(error.contains("the store stopped after a failed write (cannot list"), "{error}");
+        // Also when the cause is gone: what a failed sync left behind is unknown.
+        drop(std::fs::remove_file(directory.path().join("sled/blobs")));
+    }
+    assert_eq!(store.get(TREE, b"before").unwrap().unwrap(), b"1");
+}
+
+#[test]
+fn parts_without_a_head_are_swept() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    put(&store, "whole", vec![1; 10_000]);
+    drop(store);
+    let db = sled::open(directory.path().join("sled")).unwrap();
+    db.open_tree("test.parts").unwrap().insert([0xee; 12], b"left by a crash").unwrap();
+    drop(db);
+    let store = open(directory.path()).unwrap();
+    assert_eq!(store.sweep(TREE).unwrap(), 1);
+    assert_eq!(store.sweep(TREE).unwrap(), 0);
+    assert_eq!(store.get(TREE, b"whole").unwrap().unwrap(), vec![1; 10_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_share_commits_and_each_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    let writes = (0..500).map(|number: usize| {
+        let mut batch = Batch::new();
+        batch.put(TREE, format!("{number:03}").as_bytes(), number.to_be_bytes().to_vec());
+        let durability = if number.is_multiple_of(2) { Durability::Synced } else { Durability::Ordered };
+        store.write(batch, durability)
+    });
+    for outcome in futures::future::join_all(writes).await {
+        outcome.unwrap();
+    }
+    store.close();
+    assert!(matches!(store.get(TREE, b"000"), Err(StoreError::Closed)));
+    assert!(matches!(store.write(Batch::new(), Durability::Synced).await, Err(StoreError::Closed)));
+    let again = open(directory.path()).unwrap();
+    assert_eq!(contents(&again).unwrap().len(), 500);
+}
+
+#[test]
+fn a_directory_belongs_to_one_process_one_node_one_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    assert!(message(open(&path.join("nothing"))).contains("holds no store; run `windlass-hub init`"));
+    assert!(!path.join("nothing").exists(), "an unchanged disk");
+    assert_eq!(Store::peek(path).unwrap(), None);
+    let store = create(path);
+    assert!(message(open(path)).contains("is in use by another process"));
+    drop(store);
+    assert_eq!(Store::peek(path).unwrap(), Some(identity()));
+    assert!(message(Store::create(path, identity(), &StoreOptions::default())).contains("already holds a store"));
+    let other_node = StoreOptions { expect_node: Some(8), ..StoreOptions::default() };
+    assert!(message(Store::open(path, &other_node)).contains("belongs to node 7, but node 8 was expected"));
+    let other_cluster = StoreOptions { expect_cluster: Some(id(9)), ..StoreOptions::default() };
+    assert!(message(Store::open(path, &other_cluster)).contains("belongs to cluster 0101"));
+    assert_eq!(open(path).unwrap().identity(), identity());
+}
+
+#[test]
+fn a_newer_or_changed_identity_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(create(directory.path()));
+    let file = directory.path().join("STORE");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (changed, expected) in [
+        (text.replace("format 1", "format 2"), "has store format 2, this release reads up to 1"),
+        (text.replace("node 7", "node 8"), "is damaged"),
+        (text.replace("checksum", "checksun"), "is damaged"),
+        (String::new(), "is damaged"),
+    ] {
+        std::fs::write(&file, changed).unwrap();
+        let error = message(open(directory.path()));
+        assert!(error.contains(expected), "{error}");
+    }
+    std::fs::write(&file, text).unwrap();
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn a_wiped_swapped_or_half_made_store_is_recognised() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(create(first.path()));
+    let other = Identity { store: id(5), ..identity() };
+    drop(Store::create(second.path(), other, &StoreOptions::default()).unwrap());
+    std::fs::remove_dir_all(first.path().join("sled")).unwrap();
+    assert!(message(open(first.path())).contains("the disk was wiped"));
+    copy(&second.path().join("sled"), &first.path().join("sled"));
+    assert!(message(open(first.path())).contains("belongs to another store than the file STORE says"));
+    std::fs::remove_file(second.path().join("STORE")).unwrap();
+    assert!(message(open(second.path())).contains("holds no store"));
+    assert!(message(Store::create(second.path(), other, &StoreOptions::default())).contains("interrupted `init`"));
+}
+
+#[test]
+fn a_database_behind_its_acknowledgements_is_refused() {
+    let (directory, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = create(directory.path());
+    put(&store, "a", b"1".to_vec());
+    drop(store);
+    copy(&directory.path().join("sled"), old.path());
+    let store = open(directory.path()).unwrap();
+    put(&store, "b", b"2".to_vec());
+    drop(store);
+    std::fs::remove_dir_all(directory.path().join("sled")).unwrap();
+    copy(old.path(), &directory.path().join("sled"));
+    let error = message(open(directory.path()));
+    assert!(error.contains("ends at commit 2, but commit 3 was acknowledged"), "{error}");
+}
+
+/// Wherever a bit flips in the database file: either everything is there, or the store or the record is refused.
+#[test]
+fn no_flipped_bit_loses_or_changes_a_record_silently() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = create(directory.path());
+    for number in 0..40 {
+        put(&store, &format!("{number:02}"), vec![number; 100 + usize::from(number) * 150]);
+    }
+    let expected = contents(&store).unwrap();
+    drop(store);
+    let database = std::fs::read(directory.path().join("sled/db")).unwrap();
+    let used = database.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut refused = 0;
+    for at in (0..used).step_by((used / 120).max(1)) {
+        let broken = tempfile::tempdir().unwrap();
+        copy(directory.path(), broken.path());
+        let mut bytes = database.clone();
+        bytes[at] ^= 0x08;
+        std::fs::write(broken.path().join("sled/db"), bytes).unwrap();
+        let outcome = open(broken.path()).and_then(|store| contents(&store));
+        match outcome {
+            Ok(found) => assert!(found == expected, "silently different after a flip at byte {at}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0, "some of these bytes matter");
+}

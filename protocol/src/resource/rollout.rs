@@ -52,8 +52,8 @@ pub struct RolloutMember {
     pub cluster: String,
     /// What is released.
     pub digest: Digest,
-    /// What was released before.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    /// What was released before. Never skipped: the type is part of binary records too.
+    #[serde(default)]
     pub previous: Option<Digest>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{SessionError, assembly::Assembly};
 use crate::{
     handshake::{self, Agreed},
-    ids::{Digest, Epoch, Generation, Incarnation, ReceiptSeq},
+    ids::{Digest, Epoch, Generation, Incarnation, NamespacedName, ReceiptSeq},
     json::Json,
     message::{AgentControl, BlobRequest, Delta, Hello, HubControl, Receipt, ReceiptReply, ReceiptUpload, WANT_MAX},
 };
@@ -151,6 +151,13 @@ impl HubSession {
     pub fn handle_changed(&mut self, epoch: Epoch, generation: Generation) {
         self.current = self.current.max((epoch, generation));
         self.advance();
+    }
+
+    /// Somebody asked that the agent compares an application again.
+    pub fn handle_refresh(&mut self, application: NamespacedName, hard: bool) {
+        if self.phase == Phase::Ready {
+            self.actions.push_back(HubAction::Control(HubControl::Refresh { application, hard }));
+        }
     }
 
     /// Answer to [`HubAction::Delta`]: the parts, the last one complete.

@@ -201,7 +201,7 @@ impl<'o> Loader<'o> {
     fn document(&mut self, node: Node, at: Position) -> Result<(), Error> {
         let mergeable = match self.options.duplicates {
             DuplicateKeys::Error => false,
-            DuplicateKeys::Merge => true,
+            DuplicateKeys::Merge | DuplicateKeys::LastWins => true,
             DuplicateKeys::MergeInArgo => {
                 node.get("apiVersion").is_some_and(|version| version.text().starts_with("argoproj.io/"))
             }
@@ -212,7 +212,11 @@ impl<'o> Loader<'o> {
                 let kind = ErrorKind::DuplicateKey { key, first_line };
                 return Err(Error { line: at.line, column: at.column, kind });
             }
-            let message = format!("mapping key \"{key}\" already defined at line {first_line}; the two are merged");
+            let outcome = match self.options.duplicates {
+                DuplicateKeys::LastWins => "this one counts",
+                DuplicateKeys::Error | DuplicateKeys::Merge | DuplicateKeys::MergeInArgo => "the two are merged",
+            };
+            let message = format!("mapping key \"{key}\" already defined at line {first_line}; {outcome}");
             warnings.push(Warning { line: at.line, message });
         }
         if node.is_null() {
@@ -237,7 +241,11 @@ impl<'o> Loader<'o> {
             if let Some((first, existing)) = known {
                 let at = Position { line: key.line, column: 1 };
                 self.duplicates.push(Duplicate { key: key.text, first_line: first.line, at });
-                merge::deep_merge(existing, value);
+                if self.options.duplicates == DuplicateKeys::LastWins {
+                    *existing = value;
+                } else {
+                    merge::deep_merge(existing, value);
+                }
             } else {
                 index.insert(key.text.clone(), result.len());
                 result.push((key, value));
@@ -264,6 +272,8 @@ impl<'o> Loader<'o> {
                 kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
             })?,
         };
+        // An explicit type holds whatever the quotes; plain is the style that keeps it.
+        let style = if matches!(tag, Tag::Str | Tag::Other | Tag::Binary) { style } else { Style::Plain };
         Ok(Scalar { text, tag, style, line: at.line })
     }
 }

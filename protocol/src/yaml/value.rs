@@ -75,6 +75,9 @@ impl Scalar {
         match (self.tag, self.style) {
             (Tag::Unset, Style::Plain) => Tag::from(&resolve(&self.text, dialect)),
             (Tag::Unset, _) => Tag::Str,
+            (Tag::Str, _) | (_, Style::Plain) => self.tag,
+            // A type that the text shows by itself is not written; within quotes it is then read as a string.
+            (tag, _) if tag == Tag::from(&resolve(&self.text, dialect)) => Tag::Str,
             (tag, _) => tag,
         }
     }

@@ -277,6 +277,7 @@ fn record(value: &Value, revision: windlass_protocol::ids::StateRevision, sealed
     ObjectRecord {
         uid: json::text(value, &["metadata", "uid"]).to_owned(),
         revision,
+        generation: json::at(value, &["metadata", "generation"]).and_then(Value::as_u64).unwrap_or_default(),
         labels: labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
         owners: owners.map(|owner| json::text(owner, &["uid"]).to_owned()).collect(),
         deleting: json::at(value, &["metadata", "deletionTimestamp"]).is_some(),

@@ -188,6 +188,12 @@ impl ToRender {
         &self.change.application
     }
 
+    /// Destination namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.change.namespace
+    }
+
     /// What to propose after rendering; `Err` holds what is wrong with the source, and what there is stays.
     #[must_use]
     pub fn finish(self, outcome: Result<Observed, Vec<String>>) -> TargetChange {

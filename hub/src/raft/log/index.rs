@@ -83,7 +83,9 @@ impl LogIndex {
     pub(super) fn flushed(&mut self, index: u64) {
         self.flushed = self.flushed.max(index);
         while self.cache_bytes > CACHE_BYTES {
-            let Some(oldest) = self.cache.first_entry().filter(|oldest| *oldest.key() <= self.flushed) else { break };
+            let Some(oldest) = self.cache.first_entry().filter(|oldest| *oldest.key() <= self.flushed) else {
+                break;
+            };
             let at = *oldest.key();
             oldest.remove();
             self.cache_bytes -= self.entries.get(&at).map_or(0, |position| position.bytes);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::SnapshotError;
 
@@ -13,18 +14,19 @@ pub(super) enum Kind {
     End = 3,
 }
 
-/// Collects the state into blocks.
-pub(super) struct BlockWriter<W: Write> {
+/// Collects the state into blocks. Gives up between two blocks when it is told to stop.
+pub(super) struct BlockWriter<'a, W: Write> {
     out: W,
+    stop: &'a AtomicBool,
     chain: [u8; SUM_BYTES],
     pending: Vec<u8>,
     state_bytes: u64,
 }
 
-impl<W: Write> BlockWriter<W> {
-    pub(super) fn start(mut out: W) -> io::Result<Self> {
+impl<'a, W: Write> BlockWriter<'a, W> {
+    pub(super) fn start(mut out: W, stop: &'a AtomicBool) -> io::Result<Self> {
         out.write_all(MAGIC)?;
-        Ok(Self { out, chain: [0; SUM_BYTES], pending: Vec::with_capacity(BLOCK_BYTES), state_bytes: 0 })
+        Ok(Self { out, stop, chain: [0; SUM_BYTES], pending: Vec::with_capacity(BLOCK_BYTES), state_bytes: 0 })
     }
 
     pub(super) fn block(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
@@ -48,6 +50,9 @@ impl<W: Write> BlockWriter<W> {
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("this hub is shutting down"));
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -60,7 +65,7 @@ impl<W: Write> BlockWriter<W> {
     }
 }
 
-impl<W: Write> Write for BlockWriter<W> {
+impl<W: Write> Write for BlockWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = BLOCK_BYTES - self.pending.len();
         let (taken, _) = bytes.split_at(room.min(bytes.len()));
@@ -115,9 +120,6 @@ impl<R: Read> BlockReader<R> {
         let mut head = [0; HEAD_BYTES];
         self.fill(&mut head)?;
         let [kind, version, length @ ..] = head;
-        if version > VERSION {
-            return Err(SnapshotError::Newer { path: self.path.clone(), found: version, supported: VERSION });
-        }
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > BLOCK_BYTES {
             return Err(self.damaged("a block is longer than any block"));
@@ -129,6 +131,10 @@ impl<R: Read> BlockReader<R> {
         self.chain = checksum(&self.chain, &head, &payload);
         if sum != self.chain {
             return Err(self.damaged("a checksum does not match"));
+        }
+        // The frame never changes, so that a flipped bit in the version is told from a newer release.
+        if version != VERSION {
+            return Err(SnapshotError::Newer { path: self.path.clone(), found: version, supported: VERSION });
         }
         Ok((kind, payload))
     }

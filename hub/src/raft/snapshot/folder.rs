@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::machine::SnapshotSource;
@@ -18,6 +19,9 @@ pub(in crate::raft) struct SnapshotFolder {
     path: PathBuf,
     /// Whole snapshots, oldest first, at most [`KEPT`].
     kept: Mutex<Vec<(SnapshotMeta, SnapshotFile)>>,
+    /// Held while a snapshot is written or installed.
+    writing: Mutex<()>,
+    stop: AtomicBool,
 }
 
 impl SnapshotFolder {
@@ -46,7 +50,13 @@ impl SnapshotFolder {
             }
         }
         kept.sort_by_key(|(meta, _)| meta.last_log_id);
-        Ok(Self { path: path.into(), kept: Mutex::new(kept) })
+        Ok(Self { path: path.into(), kept: Mutex::new(kept), writing: Mutex::default(), stop: AtomicBool::new(false) })
+    }
+
+    /// Ends a write that is under way and waits for it: afterwards nothing in the folder changes any more. Blocks.
+    pub(in crate::raft) fn close(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The newest whole snapshot.
@@ -66,10 +76,11 @@ impl SnapshotFolder {
         meta: SnapshotMeta,
         source: Box<dyn SnapshotSource>,
     ) -> Result<SnapshotFile, SnapshotError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(name(&meta));
         let aside = path.with_extension("unfinished");
         let file = File::create(&aside).map_err(SnapshotError::io("create", &aside))?;
-        let file = super::write(file, &aside, &meta, source)?;
+        let file = super::write(file, &aside, &meta, source, &self.stop)?;
         disk::publish(&file, &aside, &path)?;
         self.keep(meta, SnapshotFile::at(&path)?, KEPT)
     }
@@ -77,6 +88,7 @@ impl SnapshotFolder {
     /// Publishes a received snapshot; it becomes the only one, since the log behind older ones does not lead to it.
     /// An incoming file was verified when its last byte came; any other is verified here. Blocks.
     pub(in crate::raft) fn install(&self, file: &SnapshotFile) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let meta = if file.incoming { super::open(&file.path)?.0 } else { super::verify(&file.path)? };
         let path = self.path.join(name(&meta));
         if file.path != path {

@@ -28,6 +28,8 @@ impl BlobStore {
     /// worth it. Blocks; at most one at a time, a second call waits. `keep` must say yes to everything that committed
     /// state references: take it from one state, after the newest lease that state should know was dropped.
     ///
+    /// A forgotten blob whose bytes still lie in a pack is back after a restart, until the next collection.
+    ///
     /// A damaged blob in a pack that is to be rewritten keeps that pack in place, with the error in the log.
     pub fn collect(&self, keep: &dyn Fn(&BlobDigest) -> bool) -> Result<Collected, BlobError> {
         let inner = &self.inner;
@@ -112,7 +114,9 @@ impl BlobStore {
         for (digest, location, path) in &located {
             match pack::read(path, location)? {
                 Some(content) => drop(contents.insert(*digest, content)),
-                None => tracing::error!(%digest, pack = %path.display(), "blob is damaged; its pack is kept"),
+                None => {
+                    tracing::error!(%digest, pack = %path.display(), "blob is damaged; its pack is kept")
+                }
             }
         }
         if contents.is_empty() {

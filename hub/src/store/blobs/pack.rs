@@ -112,7 +112,9 @@ impl Pack {
             .chunks_exact(ENTRY_BYTES_USIZE)
             .map(|entry| decode(entry, number).filter(|(_, l)| l.offset + u64::from(l.length) <= start))
             .collect();
-        let Some(located) = located else { return Ok(Err("its footer names bytes outside of it")) };
+        let Some(located) = located else {
+            return Ok(Err("its footer names bytes outside of it"));
+        };
         Ok(Ok((Self { number, path: path.into(), file_bytes, live_bytes: 0, live_blobs: 0 }, located)))
     }
 }

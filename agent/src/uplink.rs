@@ -1,0 +1,197 @@
+//! The way to the hub: enrols, dials with backoff, tries every hub once, and keeps one session running.
+//!
+//! A finished handshake means nothing: only the hub's hello does. That the hub cannot be reached, or refuses this agent, never
+//! stops the executor.
+
+mod enrol;
+mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+use windlass_protocol::message::{GoAway, Retry};
+use windlass_transport::{
+    backoff::{Backoff, BackoffLimits},
+    endpoint::{ClientTls, Connection, Dialer, Tuning},
+};
+
+use crate::{
+    checkpoint::{Checkpoint, Position},
+    cluster::ClusterPort,
+    config::Config,
+    executor::{Command, Shared},
+    identity::{IdentityPlace, IdentityRecord},
+};
+
+/// What the agent says about its program.
+pub(crate) const SOFTWARE: &str = concat!("windlass-agent/", env!("CARGO_PKG_VERSION"));
+
+/// Everything that a session needs.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    config: Config,
+    place: IdentityPlace,
+    port: Arc<dyn ClusterPort>,
+    checkpoint: Checkpoint,
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    position: Position,
+    random: SystemRandom,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+enum Ended {
+    /// The process stops.
+    Stopped,
+    /// The hub sent us away.
+    Away(GoAway),
+    /// The hub does not admit us.
+    Refused { reason: String, retry: Retry },
+    /// Everything has to be sent again.
+    Repair,
+    /// The connection or the protocol failed; `connected` if the hub had admitted us.
+    Failed { error: anyhow::Error, connected: bool },
+}
+
+impl Uplink {
+    pub(crate) fn new(
+        config: Config,
+        place: IdentityPlace,
+        port: Arc<dyn ClusterPort>,
+        checkpoint: Checkpoint,
+        shared: Arc<Shared>,
+        commands: mpsc::Sender<Command>,
+        position: Position,
+    ) -> Self {
+        let random = SystemRandom::new();
+        Self { config, place, port, checkpoint, shared, commands, position, random }
+    }
+
+    /// Runs until told to stop, or until the hub says that this identity never comes back.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let stop = shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            result = self.dial_on(&stop) => {
+                if let Err(error) = result {
+                    tracing::error!(error = format!("{error:#}"), "the agent works on without a hub");
+                }
+                shutdown.cancelled().await;
+            }
+        }
+    }
+
+    async fn dial_on(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(BackoffLimits::default());
+        let mut record = self.identity(&mut backoff).await;
+        let dialer = Dialer::bind(Tuning::default())?;
+        self.enrol(&dialer, &mut record, &mut backoff).await?;
+        backoff.reset();
+        let mut first = usize::try_from(self.number() % 64).unwrap_or_default();
+        loop {
+            let hubs = self.hubs(&record);
+            let count = hubs.len().max(1);
+            let mut wait = true;
+            for offset in 0..hubs.len() {
+                let index = (first.wrapping_add(offset)) % count;
+                let Some(hub) = hubs.get(index) else { continue };
+                match self.session(&dialer, hub, &mut record, shutdown).await {
+                    Ended::Stopped => {
+                        dialer.wait_idle().await;
+                        return Ok(());
+                    }
+                    Ended::Refused { reason, retry: Retry::Never } => {
+                        anyhow::bail!("hub {hub} refuses this agent for good: {reason}");
+                    }
+                    Ended::Refused { reason, retry: Retry::Later } => {
+                        tracing::warn!(hub, reason, "not admitted now");
+                    }
+                    Ended::Away(reason) => {
+                        tracing::info!(hub, ?reason, "leaving this hub");
+                        first = index.wrapping_add(1);
+                        backoff.reset();
+                    }
+                    Ended::Repair => {
+                        first = index;
+                        wait = false;
+                        break;
+                    }
+                    Ended::Failed { error, connected } => {
+                        tracing::warn!(hub, error = format!("{error:#}"), "no session");
+                        if connected {
+                            first = index;
+                            backoff.reset();
+                            break;
+                        }
+                    }
+                }
+            }
+            if wait {
+                let delay = backoff.next_delay(self.number());
+                tracing::debug!(seconds = delay.as_secs_f32(), "dialling again later");
+                sleep(delay).await;
+            }
+        }
+    }
+
+    /// Reads the identity; a cluster that keeps it in a Secret may be away for a while.
+    async fn identity(&self, backoff: &mut Backoff) -> IdentityRecord {
+        loop {
+            match self.place.begin().await {
+                Ok(record) => return record,
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::error!(error = format!("{error:#}"), "no identity yet");
+                    sleep(backoff.next_delay(self.number())).await;
+                }
+            }
+        }
+    }
+
+    /// Configured hubs first, then those that the hub named.
+    fn hubs(&self, record: &IdentityRecord) -> Vec<String> {
+        let named = record.enrolled.iter().flat_map(|enrolled| enrolled.hubs.iter());
+        let mut hubs: Vec<String> = Vec::new();
+        for hub in self.config.hubs.iter().chain(named) {
+            if !hubs.contains(hub) {
+                hubs.push(hub.clone());
+            }
+        }
+        hubs
+    }
+
+    async fn session(
+        &mut self,
+        dialer: &Dialer,
+        hub: &str,
+        record: &mut IdentityRecord,
+        shutdown: &CancellationToken,
+    ) -> Ended {
+        let connection = match connect(dialer, hub, record).await {
+            Ok(connection) => connection,
+            Err(error) => return Ended::Failed { error, connected: false },
+        };
+        session::run(self, &connection, hub, record, shutdown).await
+    }
+
+    fn number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        if self.random.fill(&mut bytes).is_err() {
+            tracing::warn!("the system gives no random numbers");
+        }
+        u64::from_le_bytes(bytes)
+    }
+}
+
+async fn connect(dialer: &Dialer, hub: &str, record: &IdentityRecord) -> anyhow::Result<Connection> {
+    let Some((identity, bundle)) = record.identity()? else {
+        anyhow::bail!("this agent has no identity");
+    };
+    Ok(dialer.dial(hub, &ClientTls::enrolled(bundle, identity)).await?)
+}
+
+/// A hub that accepted the connection but says nothing is left after this.
+const HELLO_DEADLINE: Duration = Duration::from_secs(15);

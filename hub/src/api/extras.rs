@@ -1,0 +1,166 @@
+//! What the hub offers beyond objects: join tokens, its own status, rendered manifests, generators, webhooks.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, Response, StatusCode, request::Parts};
+use serde_json::{Value, json};
+use windlass_hub_core::ObjectKey;
+use windlass_protocol::{
+    ids::NamespacedName,
+    json,
+    resource::{Kind, KindInfo},
+};
+
+use super::{
+    answer, body,
+    entry::{ApiServer, Asked, require_admin},
+    error::ApiError,
+    object::mask_secret,
+};
+use crate::{
+    raft::{Peer, Role},
+    source::webhook::MAX_BODY_BYTES,
+};
+
+/// How long a join token lives when nobody says.
+const TOKEN_SECONDS: u64 = 3_600;
+/// How long it may live.
+const TOKEN_SECONDS_MAX: u64 = 7 * 86_400;
+
+impl ApiServer {
+    /// `POST .../clusters/NAME/token`
+    pub(super) async fn join_token(
+        &self,
+        asked: &Asked,
+        cluster: &str,
+        body: Body,
+    ) -> Result<Response<Body>, ApiError> {
+        only(asked, &Method::POST)?;
+        require_admin(asked, "clusters.windlass.io/token")?;
+        let bytes = self.read_body(body).await?;
+        let question = body::optional_object(&asked.headers, &bytes)?;
+        let seconds = match json::at(&question, &["spec", "expirationSeconds"]) {
+            None | Some(Value::Null) => TOKEN_SECONDS,
+            Some(value) => {
+                value.as_u64().filter(|seconds| (60..=TOKEN_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+                    let message = format!("spec.expirationSeconds: must be from 60 to {TOKEN_SECONDS_MAX}");
+                    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+                })?
+            }
+        };
+        let key = ObjectKey::new(Kind::Cluster, "", cluster);
+        if self.context.replica.state().object(&key).is_none() {
+            return Err(ApiError::not_found(&key));
+        }
+        let lifetime = Duration::from_secs(seconds);
+        let token = self.context.admission.join_token(&asked.subject, cluster, lifetime).await?;
+        let answer = json!({
+            "apiVersion": "windlass.io/v1alpha1", "kind": "JoinToken", "metadata": {"name": cluster},
+            "status": {
+                "token": token.token, "expirationTimestamp": token.expires_at.rfc3339(),
+                "rootPin": token.root_pin, "hubs": token.hubs,
+            },
+        });
+        Ok(answer::json(StatusCode::CREATED, &answer))
+    }
+
+    /// `GET /hub/status`
+    pub(super) fn hub_status(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
+        only(asked, &Method::GET)?;
+        require_admin(asked, "hubstatus.windlass.io")?;
+        let status = self.context.replica.raft().status().borrow().clone();
+        let state = self.context.replica.state();
+        let meta = state.meta();
+        let members = |members: &std::collections::BTreeMap<u64, Peer>| -> Value {
+            let member = |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
+            members.iter().map(member).collect()
+        };
+        let role = match status.role {
+            Role::Learner => "Learner",
+            Role::Follower => "Follower",
+            Role::Candidate => "Candidate",
+            Role::Leader => "Leader",
+            Role::Stopped => "Stopped",
+        };
+        let age = status.quorum_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let answer = json!({
+            "apiVersion": "windlass.io/v1alpha1", "kind": "HubStatus", "metadata": {},
+            "status": {
+                "clusterId": meta.cluster_id, "trustDomain": meta.trust_domain, "version": env!("CARGO_PKG_VERSION"),
+                "node": status.node, "role": role, "leader": status.leader, "term": status.term,
+                "lastLog": status.last_log, "applied": status.applied, "snapshot": status.snapshot,
+                "purged": status.purged, "voters": members(&status.voters), "learners": members(&status.learners),
+                "quorumAgeMilliseconds": age, "failure": status.failure,
+                "revision": meta.revision, "epoch": meta.epoch, "stateVersion": meta.version,
+                "sessions": self.context.presence.sessions(),
+                "keyId": self.context.sealer.key_id(),
+            },
+        });
+        Ok(answer::json(StatusCode::OK, &answer))
+    }
+
+    /// `GET .../applications/NAME/manifests`
+    pub(super) async fn manifests(
+        &self,
+        asked: &Asked,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        only(asked, &Method::GET)?;
+        require_admin(asked, "applications.argoproj.io/manifests")?;
+        let key = ObjectKey::new(Kind::Application, namespace, name);
+        if self.context.replica.state().object(&key).is_none() {
+            return Err(ApiError::not_found(&key));
+        }
+        let mut items = self.context.manifests.manifests(&NamespacedName::new(namespace, name)).await?;
+        items.iter_mut().for_each(mask_secret);
+        let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items});
+        Ok(answer::json(StatusCode::OK, &list))
+    }
+
+    /// `POST .../applicationsets/generate`
+    pub(super) async fn generate(
+        &self,
+        asked: &Asked,
+        namespace: &str,
+        body: Body,
+    ) -> Result<Response<Body>, ApiError> {
+        only(asked, &Method::POST)?;
+        require_admin(asked, "applicationsets.argoproj.io/generate")?;
+        let bytes = self.read_body(body).await?;
+        let mut set = body::object(&asked.headers, &bytes)?.value;
+        let info: &KindInfo = Kind::ApplicationSet.info();
+        if json::text(&set, &["kind"]) != info.name {
+            return Err(ApiError::bad_request("the body of the request is not an ApplicationSet"));
+        }
+        json::set(&mut set, &["metadata", "namespace"], json!(namespace));
+        let items = self.context.generation.generate(namespace, set).await?;
+        let list = json!({
+            "apiVersion": info.api_version(), "kind": "ApplicationList", "metadata": {"resourceVersion": ""},
+            "items": items,
+        });
+        Ok(answer::json(StatusCode::OK, &list))
+    }
+
+    /// `POST /api/webhook`
+    pub(super) async fn webhook(&self, parts: Parts, body: Body) -> Result<Response<Body>, ApiError> {
+        if parts.method != Method::POST {
+            return Err(ApiError::method_not_allowed());
+        }
+        let _place = self
+            .webhooks
+            .try_acquire()
+            .map_err(|_| ApiError::too_many_requests("too many deliveries at a time, please try again later"))?;
+        let bytes = body::read(body, MAX_BODY_BYTES, self.context.limits.body_timeout).await?;
+        let message = self.context.webhook.deliver(parts.headers, bytes).await?;
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "message": message, "code": 200,
+        });
+        Ok(answer::json(StatusCode::OK, &status))
+    }
+}
+
+fn only(asked: &Asked, method: &Method) -> Result<(), ApiError> {
+    if asked.method == *method { Ok(()) } else { Err(ApiError::method_not_allowed()) }
+}

@@ -1,0 +1,298 @@
+//! File, environment and flags become one validated [`Config`]; every default says why. Later wins: default, file (TOML),
+//! environment (`WINDLASS_HUB_*`), flag.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use serde::Deserialize;
+
+/// Port of agents (UDP) and of the API (TCP).
+pub const DEFAULT_PORT: u16 = 7443;
+
+/// What `windlass-hub init` and `serve` take from the command line and the environment.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// Configuration file (TOML).
+    #[arg(long, env = "WINDLASS_HUB_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of everything that this node keeps.
+    #[arg(long, env = "WINDLASS_HUB_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address for agents, UDP [default: 0.0.0.0:7443].
+    #[arg(long, env = "WINDLASS_HUB_LISTEN_AGENTS", value_name = "ADDR")]
+    pub listen_agents: Option<SocketAddr>,
+    /// Address of the API, TCP [default: 0.0.0.0:7443].
+    #[arg(long, env = "WINDLASS_HUB_LISTEN_API", value_name = "ADDR")]
+    pub listen_api: Option<SocketAddr>,
+    /// `host:port` under which agents and users reach this hub; may be repeated.
+    #[arg(long, env = "WINDLASS_HUB_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub advertise: Vec<String>,
+    /// File with the operator key (64 hex digits): seals secrets and the root key at rest.
+    #[arg(long, env = "WINDLASS_HUB_OPERATOR_KEY_FILE", value_name = "FILE")]
+    pub operator_key_file: Option<PathBuf>,
+    /// File with the secret of the GitHub webhook.
+    #[arg(long, env = "WINDLASS_HUB_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Form of the logs on stderr: text or json.
+    #[arg(long, env = "WINDLASS_HUB_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Form of the logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The file, before anything is checked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data: Option<PathBuf>,
+    listen_agents: Option<SocketAddr>,
+    listen_api: Option<SocketAddr>,
+    advertise: Vec<String>,
+    operator_key_file: Option<PathBuf>,
+    webhook_secret_file: Option<PathBuf>,
+    log_format: Option<LogFormat>,
+    trust_domain: Option<String>,
+    git: GitFile,
+    limits: Limits,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GitFile {
+    poll_seconds: Option<u64>,
+    jitter_seconds: Option<u64>,
+    local: Option<bool>,
+}
+
+/// Every limit of the hub that can be changed. A value of zero is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of one source file, 16 MiB: more is data, not a manifest.
+    pub source_file_bytes: u64,
+    /// Files of one tree, 200,000: a monorepo fits.
+    pub tree_files: usize,
+    /// Bytes read for one rendering, 256 MiB.
+    pub render_bytes: u64,
+    /// Seconds for one rendering, 10: the rest of the fleet must not wait for one overlay.
+    pub render_seconds: u64,
+    /// Resources of one bundle, 10,000.
+    pub bundle_resources: usize,
+    /// Bytes of one bundle, 64 MiB.
+    pub bundle_bytes: usize,
+    /// Bytes of one manifest, 3 MiB: twice what etcd takes.
+    pub manifest_bytes: usize,
+    /// Renderings at a time; as many as there are processors when unset.
+    pub renderers: usize,
+    /// Bytes of an API object, 1 MiB: an entry of the log.
+    pub object_bytes: usize,
+    /// Watches at a time, 2,000.
+    pub watches: usize,
+    /// API requests in flight, 400, as a kube-apiserver.
+    pub requests: usize,
+    /// Sessions of agents, 10,000.
+    pub sessions: usize,
+    /// Connections without a certificate at a time, 256: enrolment only.
+    pub strangers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            source_file_bytes: 16 << 20,
+            tree_files: 200_000,
+            render_bytes: 256 << 20,
+            render_seconds: 10,
+            bundle_resources: 10_000,
+            bundle_bytes: 64 << 20,
+            manifest_bytes: 3 << 20,
+            renderers: std::thread::available_parallelism().map_or(2, usize::from),
+            object_bytes: 1 << 20,
+            watches: 2_000,
+            requests: 400,
+            sessions: 10_000,
+            strangers: 256,
+        }
+    }
+}
+
+/// The validated configuration of a hub.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of everything that this node keeps.
+    pub data: PathBuf,
+    /// Address for agents, UDP.
+    pub listen_agents: SocketAddr,
+    /// Address of the API, TCP.
+    pub listen_api: SocketAddr,
+    /// `host:port` under which agents and users reach this hub.
+    pub advertise: Vec<String>,
+    /// File of the operator key; `<data>/operator.key` unless it is kept elsewhere.
+    pub operator_key_file: PathBuf,
+    /// File with the secret of the GitHub webhook; without it the webhook is closed.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Form of the logs.
+    pub log_format: LogFormat,
+    /// Name in all certificates; made at `init` when unset.
+    pub trust_domain: Option<String>,
+    /// Between two polls of a repository's ref, 120 s as Argo CD.
+    pub git_poll: Duration,
+    /// Random addition to it, up to 60 s: refs of one server are not asked at once.
+    pub git_jitter: Duration,
+    /// Whether `file://` repositories may be read; a hub for many tenants says no.
+    pub git_local: bool,
+    /// Every other limit.
+    pub limits: Limits,
+    /// Life of an agent's certificate, 24 h: a lost disk is worth a day. Renewed at two thirds.
+    pub agent_certificate: Duration,
+    /// Between two looks at everything, 10 s, besides the signals: what a signal missed is found then.
+    pub plan_period: Duration,
+}
+
+/// The configuration is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has an unknown field or a wrong type.
+    #[error("configuration file {}: {message}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+    /// A value is missing or out of range.
+    #[error("{name}: {message}")]
+    Value {
+        /// Name in the file.
+        name: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, if one is named, and puts environment and flags over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming file, line or value.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        Self::resolve(flags, file)
+    }
+
+    fn resolve(flags: &Flags, file: File) -> Result<Self, ConfigError> {
+        let data = flags.data.clone().or(file.data).ok_or_else(|| ConfigError::Value {
+            name: "data",
+            message: "the directory of this node is not given: use --data DIR or WINDLASS_HUB_DATA".to_owned(),
+        })?;
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let listen_agents = flags.listen_agents.or(file.listen_agents).unwrap_or_else(|| any(DEFAULT_PORT));
+        let listen_api = flags.listen_api.or(file.listen_api).unwrap_or_else(|| any(DEFAULT_PORT));
+        let advertise = if flags.advertise.is_empty() { file.advertise } else { flags.advertise.clone() };
+        for address in &advertise {
+            let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+                let message = format!("{address:?} is no host:port, such as hub.example.com:7443");
+                return Err(ConfigError::Value { name: "advertise", message });
+            }
+        }
+        check_limits(&file.limits)?;
+        let operator_key_file =
+            flags.operator_key_file.clone().or(file.operator_key_file).unwrap_or_else(|| data.join("operator.key"));
+        Ok(Self {
+            listen_agents,
+            listen_api,
+            advertise,
+            operator_key_file,
+            webhook_secret_file: flags.webhook_secret_file.clone().or(file.webhook_secret_file),
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            trust_domain: file.trust_domain,
+            git_poll: Duration::from_secs(file.git.poll_seconds.unwrap_or(120).max(1)),
+            git_jitter: Duration::from_secs(file.git.jitter_seconds.unwrap_or(60)),
+            git_local: file.git.local.unwrap_or(true),
+            limits: file.limits,
+            agent_certificate: Duration::from_secs(24 * 3600),
+            plan_period: Duration::from_secs(10),
+            data,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim_end().to_owned() })
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    let zero = |name: &'static str, is_zero: bool| {
+        let message = "zero would refuse everything: leave it out for the default".to_owned();
+        if is_zero { Err(ConfigError::Value { name, message }) } else { Ok(()) }
+    };
+    zero("limits.source_file_bytes", limits.source_file_bytes == 0)?;
+    zero("limits.tree_files", limits.tree_files == 0)?;
+    zero("limits.render_bytes", limits.render_bytes == 0)?;
+    zero("limits.render_seconds", limits.render_seconds == 0)?;
+    zero("limits.bundle_resources", limits.bundle_resources == 0)?;
+    zero("limits.bundle_bytes", limits.bundle_bytes == 0)?;
+    zero("limits.manifest_bytes", limits.manifest_bytes == 0)?;
+    zero("limits.renderers", limits.renderers == 0)?;
+    zero("limits.object_bytes", limits.object_bytes == 0)?;
+    zero("limits.watches", limits.watches == 0)?;
+    zero("limits.requests", limits.requests == 0)?;
+    zero("limits.sessions", limits.sessions == 0)?;
+    zero("limits.strangers", limits.strangers == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(file: &str, flags: &Flags, expect: Result<&str, &str>) {
+        let parsed = toml::from_str::<File>(file).map_err(|error| error.to_string());
+        let result = parsed.and_then(|file| Config::resolve(flags, file).map_err(|error| error.to_string()));
+        match (result, expect) {
+            (Ok(config), Ok(expect)) => assert!(format!("{config:?}").contains(expect), "{config:?}"),
+            (Err(error), Err(expect)) => assert!(error.contains(expect), "{error}"),
+            (result, expect) => panic!("{result:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_errors_name_the_field() {
+        let none = Flags::default();
+        check("data = '/x'\nlisten_api = '127.0.0.1:1'", &none, Ok("listen_api: 127.0.0.1:1"));
+        let flags = Flags { listen_api: Some(SocketAddr::from(([127, 0, 0, 1], 2))), ..Flags::default() };
+        check("data = '/x'\nlisten_api = '127.0.0.1:1'", &flags, Ok("listen_api: 127.0.0.1:2"));
+        check("", &none, Err("--data DIR"));
+        check("data = '/x'\ndta = 1", &none, Err("unknown field `dta`"));
+        check("data = '/x'\nadvertise = ['hub']", &none, Err("host:port"));
+        check("data = '/x'\n[limits]\nwatches = 0", &none, Err("limits.watches"));
+        check("data = '/x'\n[limits]\nwatches = 'many'", &none, Err("watches"));
+    }
+}

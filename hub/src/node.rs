@@ -1,0 +1,238 @@
+//! A running hub: builds the parts, starts their tasks, and drains them in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use windlass_render::Limits as RenderLimits;
+use windlass_transport::{
+    endpoint::{Listener, ListenerLimits, PeerAdmission, ServerTls},
+    https::{HttpsLimits, HttpsListener},
+    identity::RootPin,
+};
+
+use crate::{
+    blobs::{BundleLimits, Bundles},
+    config::Config,
+    gateway::{Gateway, Registry},
+    local::Local,
+    machine::StateMachine,
+    raft::{NoPeers, RaftConfig, RaftNode},
+    rendering::Renderer,
+    replica::{Replica, wall_clock},
+    sealing::Sealer,
+    source::{LocalAccess, SourceConfig, Sources},
+    store::{
+        Store, StoreOptions,
+        blobs::{BlobOptions, BlobStore},
+    },
+    tasks::{self, Planner},
+    trust::{Trust, operator_key},
+};
+
+/// Sessions and requests get this long to end by themselves.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A hub that serves.
+#[derive(Debug)]
+pub struct Node {
+    /// State and proposals.
+    pub replica: Replica,
+    /// Where the API listens.
+    pub api_address: SocketAddr,
+    /// Where agents are served.
+    pub agents_address: SocketAddr,
+    /// What agents check before they trust.
+    pub pin: RootPin,
+    /// Roots (PEM).
+    pub roots: String,
+    /// Where agents are told to find the hubs.
+    pub hubs: Vec<String>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Node {
+    /// Starts a hub on the data that `init` made.
+    ///
+    /// # Errors
+    /// What is missing or in the way, and what to do about it.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let sealer = operator_key(config, None)?;
+        let trust = Arc::new(Trust::load(config, &sealer)?);
+        let (machine, raft) = start_raft(config).await?;
+        let replica = Replica::new(machine, raft);
+        let node = replica.raft().identity().node;
+        let (listener, https) = listen(config, &trust, &replica, node)?;
+        let (api_address, agents_address) = (https.local_address(), listener.local_address()?);
+        let hubs = if config.advertise.is_empty() {
+            vec![reachable(agents_address).to_string()]
+        } else {
+            config.advertise.clone()
+        };
+        let parts = Parts::build(config, &replica, &trust, &sealer, node, hubs.clone())?;
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        parts.spawn(config, listener, https, &tasks, &shutdown)?;
+        tasks.close();
+        tracing::info!(node, api = %api_address, agents = %agents_address, "hub is serving");
+        let (pin, roots) = (trust.pin(), trust.bundle().pem().to_owned());
+        Ok(Self { replica, api_address, agents_address, pin, roots, hubs, tasks, shutdown })
+    }
+
+    /// Ends sessions and requests, then Raft and the store.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.replica.raft().shutdown().await;
+    }
+}
+
+/// Everything that runs on top of the replica.
+struct Parts {
+    replica: Replica,
+    gateway: Gateway,
+    bundles: Bundles,
+    planner: Planner,
+    local: Arc<Local>,
+    sealer: Arc<Sealer>,
+}
+
+impl Parts {
+    fn build(
+        config: &Config,
+        replica: &Replica,
+        trust: &Arc<Trust>,
+        sealer: &Arc<Sealer>,
+        node: u64,
+        hubs: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let limits = &config.limits;
+        let options = BlobOptions {
+            // The index of a large bundle is a blob too.
+            blob_bytes_max: limits.manifest_bytes.max(windlass_protocol::session::BLOB_BYTES_MAX),
+            batch_bytes_max: limits.bundle_bytes.saturating_mul(2),
+        };
+        let blobs = BlobStore::open(&config.data.join("blobs"), options)?;
+        let bundle_limits = BundleLimits {
+            resources: limits.bundle_resources,
+            manifest_bytes: limits.manifest_bytes,
+            bundle_bytes: limits.bundle_bytes,
+        };
+        let bundles = Bundles::new(blobs, Arc::clone(sealer), bundle_limits);
+        let sources = Sources::start(source_config(config));
+        let render_limits = RenderLimits {
+            file: limits.source_file_bytes,
+            files_per_tree: limits.tree_files,
+            bytes_read: limits.render_bytes,
+            resources: limits.bundle_resources,
+            ..RenderLimits::default()
+        };
+        let timeout = Duration::from_secs(limits.render_seconds);
+        let renderer = Renderer::new(bundles.clone(), render_limits, timeout, limits.renderers);
+        let planner =
+            Planner::new(replica.clone(), sources.clone(), renderer, Arc::clone(sealer), config.plan_period);
+        let registry = Arc::new(Registry::default());
+        let webhook_secret = match &config.webhook_secret_file {
+            Some(path) => {
+                let secret = std::fs::read_to_string(path)
+                    .with_context(|| format!("webhook secret {}", path.display()))?;
+                Some(secret.trim().as_bytes().to_vec())
+            }
+            None => None,
+        };
+        let local = Arc::new(Local {
+            replica: replica.clone(),
+            bundles: bundles.clone(),
+            sources,
+            sealer: Arc::clone(sealer),
+            registry: Arc::clone(&registry),
+            pin: trust.pin(),
+            hubs: hubs.clone(),
+            webhook_secret,
+        });
+        let gateway = Gateway {
+            replica: replica.clone(),
+            trust: Arc::clone(trust),
+            bundles: bundles.clone(),
+            registry,
+            node,
+            hubs,
+        };
+        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
+    }
+
+    fn spawn(
+        self,
+        config: &Config,
+        listener: Listener,
+        https: HttpsListener,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        tasks.spawn(self.gateway.run(listener, shutdown.clone()));
+        tasks.spawn(self.planner.run(shutdown.clone()));
+        tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
+        tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
+        let api = crate::local::api(config, self.replica, self.sealer, self.local);
+        tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
+        Ok(())
+    }
+}
+
+async fn start_raft(config: &Config) -> anyhow::Result<(Arc<StateMachine>, RaftNode)> {
+    let folder = config.data.join("store");
+    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &StoreOptions::default()));
+    let store = opening.await.context("the store's worker ended")?.with_context(|| {
+        format!("{}: for a new group run `windlass-hub init` first", config.data.display())
+    })?;
+    let machine = Arc::new(StateMachine::default());
+    let raft_config = RaftConfig::new(config.data.join("snapshots"));
+    let raft = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, Arc::new(NoPeers)).await?;
+    Ok((machine, raft))
+}
+
+fn listen(
+    config: &Config,
+    trust: &Trust,
+    replica: &Replica,
+    node: u64,
+) -> anyhow::Result<(Listener, HttpsListener)> {
+    let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.extend(config.advertise.iter().filter_map(|address| {
+        let (host, _) = address.rsplit_once(':')?;
+        Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+    }));
+    let listening = config.listen_api.ip();
+    if !listening.is_unspecified() {
+        names.push(listening.to_string());
+    }
+    names.sort();
+    names.dedup();
+    let serial = u128::from_be_bytes(replica.random_bytes()?) >> 1;
+    let identity = trust.hub_identity(node, &names, wall_clock(), serial)?;
+    let tls = ServerTls::new(identity, trust.bundle().clone(), PeerAdmission::Enrolment)?;
+    let mut limits = ListenerLimits { connections: config.limits.sessions, ..ListenerLimits::default() };
+    limits.unauthenticated.connections = config.limits.strangers;
+    let listener = Listener::bind(config.listen_agents, &tls, limits)
+        .with_context(|| format!("cannot listen for agents on {}/udp", config.listen_agents))?;
+    let https = HttpsListener::bind(config.listen_api, &tls, HttpsLimits::default())
+        .with_context(|| format!("cannot listen for the API on {}/tcp", config.listen_api))?;
+    Ok((listener, https))
+}
+
+fn source_config(config: &Config) -> SourceConfig {
+    let mut sources = SourceConfig::new(config.data.join("git"));
+    sources.poll_period = config.git_poll;
+    sources.poll_jitter = config.git_jitter;
+    sources.max_file_bytes = config.limits.source_file_bytes;
+    sources.max_tree_entries = config.limits.tree_files;
+    sources.local = if config.git_local { LocalAccess::Allowed } else { LocalAccess::Refused };
+    sources
+}
+
+/// An address that something on this machine can dial.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address }
+}

@@ -1,0 +1,7 @@
+//! Loops that run on the leader, on a signal and on a period; each reads everything afresh and takes no input.
+
+mod collect;
+mod plan;
+mod tick;
+
+pub use self::{collect::collect_garbage, plan::Planner, tick::tick};

@@ -1,0 +1,240 @@
+//! Who this hub is: the root of the trust domain, this node's issuing key and certificate, and the operator key that protects
+//! them on disk. Private keys are sealed with the operator key before they are written.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use windlass_protocol::time::Millis;
+use windlass_transport::identity::{
+    HubNames, Identity, IdentityError, IssuingAuthority, KeyMaterial, RootPin, SubjectKey, TrustBundle, TrustDomain,
+    TrustDomainName, Validity,
+};
+
+use crate::{
+    config::Config,
+    sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
+};
+
+/// Certificates begin to hold this long before they are made: clocks of agents differ.
+const BACKDATE: Millis = Millis::from_secs(24 * 3600);
+/// Life of the root: replaced by rotation long before.
+const ROOT_LIFE: Millis = Millis::from_secs(10 * 365 * 24 * 3600);
+/// Life of a node's issuing key.
+const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
+/// Life of a hub's own certificate; a new one is made at each start.
+const HUB_LIFE: Millis = Millis::from_secs(365 * 24 * 3600);
+
+/// Keys and certificates of this node.
+#[derive(Debug)]
+pub struct Trust {
+    issuer: IssuingAuthority,
+    bundle: TrustBundle,
+    pin: RootPin,
+    agent_life: Millis,
+}
+
+/// Keys or certificates cannot be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The operator key is not usable.
+    #[error("operator key {}: {message}", path.display())]
+    OperatorKey {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A certificate or key is not usable.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A sealed key cannot be opened.
+    #[error("{}: {source}", path.display())]
+    Seal {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: SealError,
+    },
+}
+
+impl Trust {
+    /// Makes root and issuing key for a new group; `random` supplies serial numbers.
+    ///
+    /// # Errors
+    /// [`TrustError`] when something cannot be made or written.
+    pub fn create(
+        config: &Config,
+        sealer: &Sealer,
+        trust_domain: &str,
+        node: u64,
+        now: Millis,
+        mut random: impl FnMut() -> u128,
+    ) -> Result<Self, TrustError> {
+        let name = TrustDomainName::new(trust_domain)?;
+        let root = TrustDomain::create(&name, KeyMaterial::generate()?, random(), validity(now, ROOT_LIFE)?)?;
+        let issuer_key = KeyMaterial::generate()?;
+        let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
+        let folder = folder(config);
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        write_sealed(sealer, &folder.join("root.key.sealed"), &root.key().expose_pem())?;
+        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
+        write_private(&folder.join("root.pem"), root.certificate_pem().as_bytes())?;
+        write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
+        Self::load(config, sealer)
+    }
+
+    /// Reads what [`Self::create`] wrote.
+    ///
+    /// # Errors
+    /// [`TrustError`] when a file is missing, or sealed with another operator key.
+    pub fn load(config: &Config, sealer: &Sealer) -> Result<Self, TrustError> {
+        let folder = folder(config);
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).map_err(io("read", &path))
+        };
+        let bundle = TrustBundle::from_pem(&read("root.pem")?)?;
+        let key = read_sealed(sealer, &folder.join("issuer.key.sealed"))?;
+        let issuer = IssuingAuthority::from_pem(&read("issuer.pem")?, KeyMaterial::from_pem(&key)?)?;
+        let pin = bundle.pins()?.first().copied().ok_or_else(|| TrustError::OperatorKey {
+            path: folder.join("root.pem"),
+            message: "the bundle holds no root".to_owned(),
+        })?;
+        let agent_life = Millis(u64::try_from(config.agent_certificate.as_millis()).unwrap_or(u64::MAX));
+        Ok(Self { issuer, bundle, pin, agent_life })
+    }
+
+    /// This hub's own identity for both listeners.
+    ///
+    /// # Errors
+    /// [`TrustError::Identity`] when a name cannot stand in a certificate.
+    pub fn hub_identity(&self, node: u64, names: &[String], now: Millis, serial: u128) -> Result<Identity, TrustError> {
+        let key = KeyMaterial::generate()?;
+        let names = HubNames::new(names)?;
+        let validity = validity(now, HUB_LIFE)?;
+        let chain = self.issuer.issue_hub(&key.public(), &node.to_string(), &names, serial, validity)?;
+        Ok(Identity::new(&chain, key)?)
+    }
+
+    /// A certificate chain (PEM) for an agent's key.
+    ///
+    /// # Errors
+    /// [`TrustError::Identity`] when the name cannot stand in a certificate.
+    pub fn agent_certificate(
+        &self,
+        key: &SubjectKey,
+        cluster: &str,
+        uid: &str,
+        serial: [u8; 16],
+        now: Millis,
+    ) -> Result<String, TrustError> {
+        let validity = validity(now, self.agent_life)?;
+        Ok(self.issuer.issue_agent(key, cluster, uid, u128::from_be_bytes(serial), validity)?)
+    }
+
+    /// The roots to trust.
+    #[must_use]
+    pub const fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// What an agent checks before it has a bundle.
+    #[must_use]
+    pub const fn pin(&self) -> RootPin {
+        self.pin
+    }
+}
+
+/// Reads the operator key; with `create`, makes one where the configured file is the default one and missing.
+///
+/// # Errors
+/// [`TrustError::OperatorKey`] with what to do.
+pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -> Result<Arc<Sealer>, TrustError> {
+    let path = &config.operator_key_file;
+    let bad = |message: String| TrustError::OperatorKey { path: path.clone(), message };
+    if let (Some(key), false) = (create, path.exists()) {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io("create", parent))?;
+        }
+        let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        write_private(path, format!("{text}\n").as_bytes())?;
+    }
+    let text = fs::read_to_string(path)
+        .map_err(|error| bad(format!("{error}: name its file with --operator-key-file; without it nothing sealed can be read")))?;
+    let mode = fs::metadata(path).map_err(io("inspect", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(bad("others can read the file: chmod 600".to_owned()));
+    }
+    let key = parse_key(text.trim()).ok_or_else(|| bad("expected 64 hexadecimal digits".to_owned()))?;
+    Sealer::new(&key).map(Arc::new).map_err(|source| TrustError::Seal { path: path.clone(), source })
+}
+
+fn parse_key(text: &str) -> Option<[u8; OPERATOR_KEY_BYTES]> {
+    let digest: windlass_protocol::ids::Digest = text.parse().ok()?;
+    Some(digest.0)
+}
+
+/// Writes a file that only the owner can read, in one step.
+///
+/// # Errors
+/// [`TrustError::Io`].
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), TrustError> {
+    let temporary = path.with_extension("tmp");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io("write", &temporary))?;
+    file.write_all(content).map_err(io("write", &temporary))?;
+    file.sync_all().map_err(io("sync", &temporary))?;
+    fs::rename(&temporary, path).map_err(io("rename", path))
+}
+
+fn write_sealed(sealer: &Sealer, path: &Path, content: &str) -> Result<(), TrustError> {
+    let sealed = sealer
+        .seal(context(path).as_bytes(), content.as_bytes())
+        .map_err(|source| TrustError::Seal { path: path.to_owned(), source })?;
+    write_private(path, &sealed)
+}
+
+fn read_sealed(sealer: &Sealer, path: &Path) -> Result<String, TrustError> {
+    let sealed = fs::read(path).map_err(io("read", path))?;
+    let seal = |source| TrustError::Seal { path: path.to_owned(), source };
+    let content = sealer.open(context(path).as_bytes(), &sealed).map_err(seal)?;
+    String::from_utf8(content).map_err(|_| seal(SealError::Damaged))
+}
+
+/// A sealed key opens only under its own name.
+fn context(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn folder(config: &Config) -> PathBuf {
+    config.data.join("trust")
+}
+
+fn validity(now: Millis, life: Millis) -> Result<Validity, IdentityError> {
+    Validity::new(now.as_secs().saturating_sub(BACKDATE.as_secs()), now.plus(life).as_secs())
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrustError {
+    let path = path.to_owned();
+    move |source| TrustError::Io { action, path, source }
+}
