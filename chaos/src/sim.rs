@@ -116,6 +116,7 @@ impl World {
         for id in 1..=profile.hubs {
             let skew = self.time.random.below(120_000);
             self.hubs.insert(id, Hub::new(skew));
+            self.time.after(Millis(3_000), Event::Review(id));
         }
         for index in 0..profile.clusters {
             let name = format!("c{index}");
@@ -146,6 +147,7 @@ impl World {
             Event::Apply(hub) => self.apply(hub),
             Event::GiveUp { hub, request } => self.give_up(hub, request),
             Event::Plan(hub) => self.plan(hub),
+            Event::Review(hub) => self.review_sessions(hub),
             Event::Tick => {
                 self.tick();
                 self.invite();

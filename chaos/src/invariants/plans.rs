@@ -14,7 +14,8 @@ impl Plans {
     /// A command was applied with success.
     pub(crate) fn applied(envelope: &Envelope, state: &State) -> Result<(), Finding> {
         let Command::Targets { changes, .. } = &envelope.command else { return Ok(()) };
-        for change in changes {
+        // What does not resolve changes nothing but conditions.
+        for change in changes.iter().filter(|change| change.cluster.is_some()) {
             let name = &change.application;
             let key = ObjectKey { kind: Kind::Application, name: name.clone() };
             let Some(object) = state.object(&key).filter(|object| object.uid == change.uid && !object.deleting) else {

@@ -214,10 +214,7 @@ impl World {
             let wall = node.wall(self.time.now);
             let Some(uid) = node.state.cluster_named(&name).map(|(uid, _)| uid.to_owned()) else { continue };
             let Some(agent) = self.agents.get_mut(&name) else { continue };
-            if agent.cluster_uid() == Some(uid.as_str()) {
-                continue;
-            }
-            if agent.token.is_some_and(|token| node.state.token(&token).is_some_and(|it| it.cluster == uid)) {
+            if agent.cluster_uid() == Some(uid.as_str()) || agent.token.is_some() {
                 continue;
             }
             let hash = Digest(blow_up(self.time.random.bytes16()));

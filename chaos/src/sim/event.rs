@@ -23,6 +23,8 @@ pub(crate) enum Event {
     GiveUp { hub: u64, request: RequestId },
     /// A planner looks.
     Plan(u64),
+    /// A hub compares its sessions with the state.
+    Review(u64),
     /// The leader measures time.
     Tick,
     /// A former leader learns that it is one no more.

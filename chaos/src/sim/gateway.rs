@@ -13,7 +13,7 @@ use windlass_hub_core::{
 };
 use windlass_protocol::{
     codec, handshake,
-    ids::{Digest, Incarnation, ReceiptSeq},
+    ids::{Digest, Epoch, Generation, Incarnation, ReceiptSeq},
     message::{BlobReply, BundleIndex, CHUNK_BYTES, GoAway, HubControl, Receipt},
     session::{BLOB_BYTES_MAX, HubAction, HubSession},
     time::Millis,
@@ -28,6 +28,8 @@ use crate::Plant;
 
 /// Frames of the protocol (DESIGN.md section 10).
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Between two looks of a hub at its sessions.
+const REVIEW: Millis = Millis(3_000);
 
 /// One connection, seen from the hub.
 #[derive(Debug)]
@@ -39,7 +41,9 @@ pub(crate) struct Link {
     serial: [u8; 16],
     incarnation: Incarnation,
     session: HubSession,
-    admitted: bool,
+    pub(crate) admitted: bool,
+    /// What the agent last said to have.
+    acknowledged: (Epoch, Generation),
     /// Frames pass; a hub may keep a session whose connection is gone.
     pub(crate) open: bool,
     /// When the last frame of each stream arrives: order is kept.
@@ -79,6 +83,7 @@ impl World {
             incarnation,
             session,
             admitted: false,
+            acknowledged: (Epoch::ZERO, Generation::ZERO),
             open: true,
             last: BTreeMap::new(),
             uploads: VecDeque::new(),
@@ -115,10 +120,38 @@ impl World {
         if open {
             self.connection_lost(&agent, id);
         }
-        if admitted {
-            let changes = vec![SessionChange::Disconnected { cluster, incarnation }];
-            self.propose(hub, ("hub:gateway", Command::Sessions { hub, changes }), Vec::new(), Waiter::Gateway);
+        // The agent may be back at this very hub.
+        if admitted && self.links_of(hub, &cluster).is_empty() {
+            self.session_change(hub, SessionChange::Disconnected { cluster, incarnation });
         }
+    }
+
+    /// What a hub says about its sessions may get lost: it looks at the state and says again what is not there.
+    pub(crate) fn review_sessions(&mut self, hub: u64) {
+        let Some(node) = self.hubs.get(&hub).filter(|node| node.up) else { return };
+        let mut changes = Vec::new();
+        for (uid, record) in node.state.clusters() {
+            let mut links = self.links.values().filter(|link| link.hub == hub && link.admitted && link.cluster == *uid);
+            let cluster = uid.clone();
+            match links.next_back() {
+                Some(link) if record.session != Some(hub) && link.open => {
+                    let (incarnation, serial) = (link.incarnation, link.serial);
+                    changes.push(SessionChange::Connected { cluster, incarnation, serial });
+                }
+                Some(link) if link.acknowledged > (node.state.meta().epoch, record.acknowledged) => {
+                    let (epoch, generation) = link.acknowledged;
+                    changes.push(SessionChange::Acknowledged { cluster, epoch, generation });
+                }
+                None if record.session == Some(hub) => {
+                    changes.push(SessionChange::Disconnected { cluster, incarnation: record.incarnation });
+                }
+                Some(_) | None => {}
+            }
+        }
+        for change in changes {
+            self.session_change(hub, change);
+        }
+        self.time.after(REVIEW, Event::Review(hub));
     }
 
     /// A frame of the agent arrives at the hub.
@@ -155,6 +188,7 @@ impl World {
                 HubAction::ReceiptReply(reply) => self.send(id, Stream::HubReceipts, encode(&reply)),
                 HubAction::Admit { incarnation, .. } => self.admit(id, incarnation),
                 HubAction::Acknowledged { epoch, generation } => {
+                    link.acknowledged = (epoch, generation);
                     self.session_change(hub, SessionChange::Acknowledged { cluster, epoch, generation });
                 }
                 HubAction::Delta { epoch, generation } => {

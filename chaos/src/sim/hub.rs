@@ -4,8 +4,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use windlass_hub_core::{Command, Envelope, Precondition, Rejection, Reply, State, apply::Applied, snapshot};
+use windlass_hub_core::{
+    Command, Envelope, Precondition, Rejection, Reply, State, apply::Applied, command::ENVELOPE_BYTES_MAX, snapshot,
+};
 use windlass_protocol::{
+    codec,
     ids::{ReceiptSeq, RequestId},
     time::Millis,
 };
@@ -131,6 +134,13 @@ impl World {
     /// An entry gets its place in the order.
     pub(crate) fn append(&mut self, envelope: Arc<Envelope>) {
         self.time.note(format_args!("log {} {}", self.log.len(), describe(&envelope)));
+        // As on a disk: what cannot be read back is lost to every replica that starts again.
+        let stored = codec::to_bytes(&*envelope, ENVELOPE_BYTES_MAX);
+        let read = stored.and_then(|bytes| codec::from_bytes::<Envelope>(&bytes, ENVELOPE_BYTES_MAX));
+        if read.as_ref() != Ok(&*envelope) {
+            let message = format!("{envelope:?} is read back as {read:?}");
+            self.fail("entries are read back as written", "DESIGN.md 5", message);
+        }
         self.log.push(envelope);
         let hubs: Vec<u64> = self.hubs.keys().copied().collect();
         for hub in hubs {
@@ -303,6 +313,7 @@ impl World {
         node.applied = applied + usize::from(self.plant == Some(Plant::SkipsEntry));
         node.state = state;
         self.time.note(format_args!("hub {hub} starts from {applied}"));
+        self.time.after(Millis(1_000), Event::Review(hub));
         self.apply_soon(hub);
         if !self.hubs.values().any(|node| node.up && node.leading) {
             self.elect();

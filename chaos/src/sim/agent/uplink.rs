@@ -51,11 +51,17 @@ impl World {
     pub(crate) fn enrolled(&mut self, name: &str, serial: [u8; 16], result: Option<Result<Reply, Rejection>>) {
         let again = Millis(self.time.random.between(500, 3_000));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let Some(Ok(Reply { cluster: Some((_, uid)), .. })) = result else {
-            if agent.token.is_some() {
-                self.time.after(again, Event::Enrol(name.to_owned()));
+        let uid = match result {
+            Some(Ok(Reply { cluster: Some((_, uid)), .. })) => uid,
+            Some(_) => {
+                // A new token has to come from people.
+                agent.token = None;
+                return;
             }
-            return;
+            None => {
+                self.time.after(again, Event::Enrol(name.to_owned()));
+                return;
+            }
         };
         agent.token = None;
         if agent.cluster_uid().is_some_and(|known| known != uid) {
