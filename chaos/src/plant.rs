@@ -24,6 +24,8 @@ pub enum Plant {
     /// The gateway proposes receipts of one session side by side and says "busy" when a batch is lost: a later batch then
     /// acknowledges the lost one.
     PipelinesReceipts,
+    /// A gateway refuses for good from a replica that is behind the log.
+    RefusesFromMemory,
     /// A restarted replica skips one entry of its log.
     SkipsEntry,
     /// The agent prunes whatever it finds that is tracked and not desired, whatever the policy says.
@@ -32,7 +34,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every plant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AbsenceDeletes,
         Self::NoPreconditions,
         Self::OlderGeneration,
@@ -41,6 +43,7 @@ impl Plant {
         Self::ForgetsOperations,
         Self::AcknowledgesEarly,
         Self::PipelinesReceipts,
+        Self::RefusesFromMemory,
         Self::SkipsEntry,
         Self::PrunesAlways,
     ];

@@ -61,8 +61,8 @@ pub(crate) struct World {
     agents: BTreeMap<String, Agent>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
-    /// Clusters that were removed from the hub at some time.
-    removed_once: BTreeSet<String>,
+    /// Clusters that were removed from the hub at some time, or whose agent lost its disk: what they still hold is nobody's.
+    forgetful: BTreeSet<String>,
     history: History,
     invariants: Invariants,
     coverage: Coverage,
@@ -101,7 +101,7 @@ impl World {
             agents: BTreeMap::new(),
             links: BTreeMap::new(),
             next_link: 0,
-            removed_once: BTreeSet::new(),
+            forgetful: BTreeSet::new(),
             history: History::default(),
             invariants: Invariants::default(),
             coverage: Coverage::default(),

@@ -191,7 +191,7 @@ impl World {
             None => self.add_cluster(hub, &name),
             Some(record) if self.time.random.chance(150) => {
                 self.coverage.clusters_removed += 1;
-                self.removed_once.insert(name);
+                self.forgetful.insert(name);
                 let precondition = Precondition::Object { key: key.clone(), uid: record.uid.clone(), revision: None };
                 self.write(hub, Write::Delete { key }, vec![precondition]);
             }

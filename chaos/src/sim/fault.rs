@@ -89,6 +89,7 @@ impl World {
         let Some(uid) = agent.cluster_uid().map(ToOwned::to_owned) else { return };
         agent.forget_everything(&uid, &self.time.random.bytes16());
         self.coverage.disks_lost += 1;
+        self.forgetful.insert(name.to_owned());
         self.time.note(format_args!("agent {name} loses its disk"));
         self.invariants.generations.disk_lost(&uid);
         self.invariants.operations.disk_lost(&uid);

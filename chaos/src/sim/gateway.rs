@@ -14,7 +14,7 @@ use windlass_hub_core::{
 use windlass_protocol::{
     codec, handshake,
     ids::{Digest, Epoch, Generation, Incarnation, ReceiptSeq},
-    message::{BlobReply, BundleIndex, CHUNK_BYTES, GoAway, HubControl, Receipt},
+    message::{BlobReply, BundleIndex, CHUNK_BYTES, GoAway, HubControl, Receipt, Retry},
     session::{BLOB_BYTES_MAX, HubAction, HubSession},
     time::Millis,
 };
@@ -227,7 +227,11 @@ impl World {
                 self.session_change(hub, SessionChange::Connected { cluster, incarnation, serial });
             }
             Err(refusal) => {
-                let message = HubControl::Refused { reason: refusal.to_string(), retry: refusal.retry() };
+                // "Never" is final for the agent, so it needs a linearizable read: a replica that is behind does not know yet
+                // what another hub has signed.
+                let is_behind = node.applied < self.log.len() && self.plant != Some(Plant::RefusesFromMemory);
+                let retry = if is_behind { Retry::Later } else { refusal.retry() };
+                let message = HubControl::Refused { reason: refusal.to_string(), retry };
                 self.send(id, Stream::HubControl, encode(&message));
             }
         }

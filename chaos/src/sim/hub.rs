@@ -283,11 +283,14 @@ impl World {
         node.up = false;
         node.leading = false;
         node.apply_due = false;
-        node.waiters.clear();
         node.older = None;
+        let waiters = std::mem::take(&mut node.waiters);
         self.coverage.hub_restarts += 1;
         self.time.note(format_args!("hub {hub} stops"));
         self.time.after(downtime, Event::StartHub(hub));
+        for (request, waiter) in waiters {
+            self.answer(0, request, waiter, None);
+        }
         let links: Vec<u64> = self.links.iter().filter(|(_, link)| link.hub == hub).map(|(id, _)| *id).collect();
         for link in links {
             self.break_link(link);

@@ -99,12 +99,6 @@ impl World {
             return Err(format!("hub {id} has applied {} of {}", node.applied, self.log.len()));
         }
         let state = &node.state;
-        for (key, record) in state.objects(Kind::Application, None) {
-            if record.deleting {
-                return Err(format!("{key} is still being deleted"));
-            }
-            self.application_converged(state, key, record).map_err(|why| format!("{key}: {why}"))?;
-        }
         for (name, agent) in &self.agents {
             let uid = agent.cluster_uid().unwrap_or_default();
             let Some(record) = state.cluster(uid) else { return Err(format!("{name} is not enrolled")) };
@@ -112,7 +106,7 @@ impl World {
                 return Err(format!("{name} has no session"));
             }
             if !record.tombstones.is_empty() {
-                return Err(format!("{name} has not ended {:?}", record.tombstones));
+                return Err(format!("{name} has not ended {:?}", record.tombstones.values().collect::<Vec<_>>()));
             }
             if record.acknowledged != record.generation || agent.disk.position.1 != record.generation {
                 let (acknowledged, newest) = (record.acknowledged, record.generation);
@@ -120,6 +114,12 @@ impl World {
                 return Err(format!("{name} acknowledged {acknowledged} of {newest}, {disk} on its disk"));
             }
             self.cluster_converged(state, name, uid)?;
+        }
+        for (key, record) in state.objects(Kind::Application, None) {
+            if record.deleting {
+                return Err(format!("{key} is still being deleted"));
+            }
+            self.application_converged(state, key, record).map_err(|why| format!("{key}: {why}"))?;
         }
         Ok(())
     }
@@ -192,8 +192,8 @@ impl World {
     /// What is tracked on a cluster belongs to an Application that is assigned to it.
     fn cluster_converged(&self, state: &State, name: &str, uid: &str) -> Result<(), String> {
         let Some(agent) = self.agents.get(name) else { return Ok(()) };
-        // A removed cluster keeps what it had: nobody knows any more whose it is.
-        if self.removed_once.contains(name) {
+        // A removed cluster keeps what it had, and so does one whose agent lost its inventory before a tombstone arrived.
+        if self.forgetful.contains(name) {
             return Ok(());
         }
         for (object, live) in agent.cluster.objects() {
