@@ -10,6 +10,7 @@ use windlass_hub_core::{
 use windlass_protocol::{
     codec,
     ids::{ReceiptSeq, RequestId},
+    message::Receipt,
     time::Millis,
 };
 
@@ -381,7 +382,16 @@ fn describe(envelope: &Envelope) -> String {
             names.collect::<Vec<_>>().join(", ")
         }
         Command::Receipts { cluster, incarnation, up_to, receipts } => {
-            format!("{} receipts of {cluster}/{incarnation} up to {up_to}", receipts.len())
+            let names = receipts.iter().map(|receipt| match receipt {
+                Receipt::V1(receipt) => format!("{} {:?} {:?}", receipt.application.name, receipt.sync, receipt.health),
+                Receipt::Ended { application, uid } => {
+                    format!("{}/{} ended", application.name, uid.get(..4).unwrap_or_default())
+                }
+                Receipt::Orphaned { application, .. } => format!("{} orphaned", application.name),
+                Receipt::EndFailed { application, .. } => format!("{} cannot end", application.name),
+            });
+            let names = names.collect::<Vec<_>>().join(", ");
+            format!("receipts of {cluster}/{incarnation} up to {up_to}: {names}")
         }
         other => {
             let text = format!("{other:?}");

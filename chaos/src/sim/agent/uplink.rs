@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windlass_hub_core::{Command, Rejection, Reply};
 use windlass_protocol::{
     handshake,
-    ids::{Incarnation, ReceiptSeq},
+    ids::{Incarnation, NamespacedName, ReceiptSeq},
     message::{ReceiptReply, ReceiptUpload, Retry},
     session::{AgentAction, AgentSession, DesiredChange},
     time::Millis,
@@ -212,7 +212,10 @@ impl World {
         }
         let Some(process) = agent.process.as_mut() else { return };
         let known: Option<BTreeSet<_>> = change.known.clone().filter(|_| plant == Some(Plant::AbsenceDeletes));
-        let (assigned, ends) = (change.assignments.len(), change.tombstones.len());
+        let short = |name: &NamespacedName, uid: &str| format!("{}/{}", name.name, uid.get(..4).unwrap_or_default());
+        let assigned: Vec<String> = change.assignments.values().map(|it| short(&it.application, &it.uid)).collect();
+        let ends: Vec<String> = change.tombstones.iter().map(|it| short(&it.application, &it.uid)).collect();
+        let (assigned, ends) = (assigned.join(" "), ends.join(" "));
         process.handle_desired(change, &orphaned, now);
         if let Some(known) = known {
             process.bury_absent(&known, now);
@@ -223,7 +226,7 @@ impl World {
         self.coverage.checkpoints += 1;
         self.coverage.orphaned += orphaned.len() as u64;
         self.time.note(format_args!(
-            "agent {name} has {} {} on disk: {assigned} assignments, {ends} tombstones, {} orphans",
+            "agent {name} has {} {} on disk: assigned [{assigned}], to end [{ends}], {} orphans",
             position.0,
             position.1,
             orphaned.len()
