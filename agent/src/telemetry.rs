@@ -1,5 +1,7 @@
 //! The log: `tracing` on standard error, as text or JSON, filtered by `RUST_LOG`. Never writes to standard output.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
@@ -10,7 +12,8 @@ const FILTER_DEFAULT: &str = "warn,windlass_agent=info";
 /// Installs the log of this process; a log that is installed already stays (a process may run several agents).
 pub fn install(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     let installed = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

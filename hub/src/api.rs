@@ -25,6 +25,7 @@ mod object;
 mod openapi;
 mod patch;
 mod ports;
+mod protobuf;
 mod query;
 mod read;
 mod reviews;
@@ -42,7 +43,7 @@ pub use self::{
     accounts::{ACCOUNTS_SECRET, ADMIN_ACCOUNT, token_hash},
     entry::ApiServer,
     ports::{
-        Admission, ApiContext, ApiLimits, Details, Generation, JoinToken, Manifests, Presence, ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, Details, Generators, JoinToken, Manifests, Presence, ProviderError, Webhook,
     },
     serve::{Remote, serve},
 };

@@ -1,7 +1,7 @@
 //! Bundles over the blob store: manifests by digest, Secrets sealed, details of receipts; and who may fetch what.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -173,17 +173,18 @@ impl Bundles {
             let mut found = BTreeMap::new();
             for (_, assignment) in state.assignments_of(&cluster) {
                 for bundle in assignment.bundles() {
-                    if wanted.contains(&bundle.digest) && !found.contains_key(&bundle.digest) {
-                        if let Some(content) = self.blobs.get(&BlobDigest(bundle.digest.0))? {
-                            found.insert(bundle.digest, Arc::new(content.to_vec()));
-                        }
+                    if wanted.contains(&bundle.digest)
+                        && !found.contains_key(&bundle.digest)
+                        && let Some(content) = self.blobs.get(&BlobDigest(bundle.digest.0))?
+                    {
+                        found.insert(bundle.digest, Arc::new(content.to_vec()));
                     }
                     let Some(resources) = self.index(&bundle.digest)? else { continue };
                     for resource in resources.iter().filter(|resource| wanted.contains(&resource.digest)) {
-                        if !found.contains_key(&resource.digest) {
-                            if let Some(content) = self.content(resource)? {
-                                found.insert(resource.digest, Arc::new(content));
-                            }
+                        if let Entry::Vacant(place) = found.entry(resource.digest)
+                            && let Some(content) = self.content(resource)?
+                        {
+                            place.insert(Arc::new(content));
                         }
                     }
                 }
@@ -259,7 +260,8 @@ mod tests {
     fn secrets_are_sealed_on_disk_and_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let bundles = bundles(folder.path());
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aHVudGVyMg=="}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aHVudGVyMg=="}});
         let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
         let manifests = vec![secret, config];
         let (digest, _lease) = bundles.put(&manifests).unwrap();

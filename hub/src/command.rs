@@ -61,7 +61,10 @@ async fn initialize(config: &Config) -> anyhow::Result<()> {
     let mut talk = std::io::stderr().lock();
     if let Some(key) = made.operator_key {
         let key = key.display();
-        writeln!(talk, "\nAn operator key was made: {key}. Everything sealed is lost without it: keep a copy elsewhere.")?;
+        writeln!(
+            talk,
+            "\nAn operator key was made: {key}. Everything sealed is lost without it: keep a copy elsewhere."
+        )?;
     }
     let data = config.data.display();
     writeln!(talk, "\nThe token is shown once. Next:\n  windlass-hub serve --data {data}")?;

@@ -76,10 +76,13 @@ impl Gateway {
             Peer::Authenticated(identity) => match identity.subject {
                 Subject::Cluster { ref name, ref uid } => {
                     let serial = identity.serial.to_be_bytes();
-                    let result = session::serve(&self, &connection, uid, serial, identity.not_after_unix, shutdown).await;
+                    let result =
+                        session::serve(&self, &connection, uid, serial, identity.not_after_unix, shutdown).await;
                     match result {
                         Ok(()) => tracing::info!(cluster = name, %remote, "session ended"),
-                        Err(error) => tracing::info!(cluster = name, %remote, error = format!("{error:#}"), "session ended"),
+                        Err(error) => {
+                            tracing::info!(cluster = name, %remote, error = format!("{error:#}"), "session ended")
+                        }
                     }
                     connection.close(CLOSE_SESSION, "the session ended");
                 }

@@ -77,10 +77,11 @@ impl GeneratorSources for Trees {
         let tree = self.tree(repo_url, revision)?;
         let mut files = Vec::new();
         let result = Self::walk(tree.as_ref(), "", 0, &mut |path, kind| {
-            if kind != EntryKind::Directory && generate::wants_file(items, path) {
-                if let Some(content) = tree.read(path).map_err(|error| error.to_string())? {
-                    files.push(SourceFile { path: path.to_owned(), content });
-                }
+            if kind != EntryKind::Directory
+                && generate::wants_file(items, path)
+                && let Some(content) = tree.read(path).map_err(|error| error.to_string())?
+            {
+                files.push(SourceFile { path: path.to_owned(), content });
             }
             Ok(())
         });

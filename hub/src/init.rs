@@ -2,14 +2,13 @@
 //!
 //! A directory with data is never initialised again: a node with data never bootstraps.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use base64::{Engine as _, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 use windlass_hub_core::{Command, ObjectKey, command::Write};
@@ -124,8 +123,7 @@ async fn found(
     raft.bootstrap(BTreeMap::from([(FIRST_NODE, Peer { name: "hub-1".to_owned(), address })])).await?;
     let replica = Replica::new(machine, raft.clone());
     let uids = (0..3).map(|_| replica.new_uid()).collect::<Result<_, _>>()?;
-    let bootstrap =
-        Command::Bootstrap { cluster_id: cluster.to_owned(), trust_domain: trust_domain.to_owned(), uids };
+    let bootstrap = Command::Bootstrap { cluster_id: cluster.to_owned(), trust_domain: trust_domain.to_owned(), uids };
     replica.propose("hub", "init", Vec::new(), bootstrap).await?;
     let hash = Digest::of(admin_token.expose().as_bytes()).to_string();
     let mut secret = json!({

@@ -21,7 +21,7 @@ use windlass_transport::identity::RootPin;
 
 use crate::{
     api::{
-        Admission, ApiContext, ApiLimits, ApiServer, Details, Generation, JoinToken, Manifests, Presence,
+        Admission, ApiContext, ApiLimits, ApiServer, Details, Generators, JoinToken, Manifests, Presence,
         ProviderError, Webhook,
     },
     blobs::Bundles,
@@ -65,7 +65,7 @@ pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local:
         details: Arc::clone(&local) as _,
         admission: Arc::clone(&local) as _,
         manifests: Arc::clone(&local) as _,
-        generation: Arc::clone(&local) as _,
+        generators: Arc::clone(&local) as _,
         webhook: Arc::clone(&local) as _,
         presence: local,
         limits,
@@ -118,7 +118,7 @@ impl Manifests for Local {
     }
 }
 
-impl Generation for Local {
+impl Generators for Local {
     fn generate<'a>(&'a self, namespace: &'a str, set: Value) -> BoxFuture<'a, Result<Vec<Value>, ProviderError>> {
         Box::pin(async move {
             let state = self.replica.state();
@@ -160,7 +160,8 @@ impl Webhook for Local {
             webhook::verify_signature(secret, header(webhook::SIGNATURE_HEADER), &body)
                 .map_err(|error| ProviderError::Unauthorized(error.to_string()))?;
             let event = header(webhook::EVENT_HEADER).unwrap_or_default();
-            let event = webhook::parse_event(event, &body).map_err(|error| ProviderError::Invalid(error.to_string()))?;
+            let event =
+                webhook::parse_event(event, &body).map_err(|error| ProviderError::Invalid(error.to_string()))?;
             let Event::Push(hint) = event else { return Ok("pong".to_owned()) };
             let mut woken = 0;
             for url in &hint.urls {

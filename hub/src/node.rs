@@ -131,13 +131,12 @@ impl Parts {
         };
         let timeout = Duration::from_secs(limits.render_seconds);
         let renderer = Renderer::new(bundles.clone(), render_limits, timeout, limits.renderers);
-        let planner =
-            Planner::new(replica.clone(), sources.clone(), renderer, Arc::clone(sealer), config.plan_period);
+        let planner = Planner::new(replica.clone(), sources.clone(), renderer, Arc::clone(sealer), config.plan_period);
         let registry = Arc::new(Registry::default());
         let webhook_secret = match &config.webhook_secret_file {
             Some(path) => {
-                let secret = std::fs::read_to_string(path)
-                    .with_context(|| format!("webhook secret {}", path.display()))?;
+                let secret =
+                    std::fs::read_to_string(path).with_context(|| format!("webhook secret {}", path.display()))?;
                 Some(secret.trim().as_bytes().to_vec())
             }
             None => None,
@@ -184,21 +183,17 @@ impl Parts {
 async fn start_raft(config: &Config) -> anyhow::Result<(Arc<StateMachine>, RaftNode)> {
     let folder = config.data.join("store");
     let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &StoreOptions::default()));
-    let store = opening.await.context("the store's worker ended")?.with_context(|| {
-        format!("{}: for a new group run `windlass-hub init` first", config.data.display())
-    })?;
+    let store = opening
+        .await
+        .context("the store's worker ended")?
+        .with_context(|| format!("{}: for a new group run `windlass-hub init` first", config.data.display()))?;
     let machine = Arc::new(StateMachine::default());
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
     let raft = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, Arc::new(NoPeers)).await?;
     Ok((machine, raft))
 }
 
-fn listen(
-    config: &Config,
-    trust: &Trust,
-    replica: &Replica,
-    node: u64,
-) -> anyhow::Result<(Listener, HttpsListener)> {
+fn listen(config: &Config, trust: &Trust, replica: &Replica, node: u64) -> anyhow::Result<(Listener, HttpsListener)> {
     let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.extend(config.advertise.iter().filter_map(|address| {
         let (host, _) = address.rsplit_once(':')?;

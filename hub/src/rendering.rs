@@ -170,11 +170,8 @@ fn kind(manifest: &Value) -> (String, String, String) {
 fn images(manifests: &[Value]) -> Vec<String> {
     let mut images = BTreeSet::new();
     for manifest in manifests {
-        for path in [
-            &["spec", "template", "spec"][..],
-            &["spec"],
-            &["spec", "jobTemplate", "spec", "template", "spec"],
-        ] {
+        for path in [&["spec", "template", "spec"][..], &["spec"], &["spec", "jobTemplate", "spec", "template", "spec"]]
+        {
             let Some(pod) = json::at(manifest, path) else { continue };
             for list in ["containers", "initContainers"] {
                 let containers = pod.get(list).and_then(Value::as_array).into_iter().flatten();

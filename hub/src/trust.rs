@@ -174,8 +174,9 @@ pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -
         let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         write_private(path, format!("{text}\n").as_bytes())?;
     }
-    let text = fs::read_to_string(path)
-        .map_err(|error| bad(format!("{error}: name its file with --operator-key-file; without it nothing sealed can be read")))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        bad(format!("{error}: name its file with --operator-key-file; without it nothing sealed can be read"))
+    })?;
     let mode = fs::metadata(path).map_err(io("inspect", path))?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(bad("others can read the file: chmod 600".to_owned()));

@@ -350,6 +350,7 @@ pub enum ReceiptReply {
 
 /// What an agent proves about one assignment, at most [`RECEIPT_BYTES_MAX`] encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "nearly every receipt is the large one: a box would only cost")]
 pub enum Receipt {
     /// State of an assignment.
     V1(AssignmentReceipt),

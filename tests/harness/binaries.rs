@@ -24,10 +24,7 @@ impl Binaries {
     /// packages (once a test process) into the target directory of this executable.
     pub fn locate() -> Result<Self> {
         static FOUND: OnceLock<Result<Binaries, String>> = OnceLock::new();
-        FOUND
-            .get_or_init(|| Self::find().map_err(|error| format!("{error:#}")))
-            .clone()
-            .map_err(|error| anyhow!(error))
+        FOUND.get_or_init(|| Self::find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
     }
 
     /// The path of `windlass`, `windlass-hub` or `windlass-agent`.
@@ -57,22 +54,13 @@ impl Binaries {
         let status = Command::new(cargo)
             .current_dir(workspace_root())
             .args(["build", "--locked", "--profile", profile])
-            .args([
-                "-p",
-                "windlass-hub",
-                "-p",
-                "windlass-agent",
-                "-p",
-                "windlass",
-            ])
+            .args(["-p", "windlass-hub", "-p", "windlass-agent", "-p", "windlass"])
             .arg("--target-dir")
             .arg(target)
             .stdin(Stdio::null())
             .status()
             .context("run cargo")?;
         ensure!(status.success(), "the binaries under test do not build");
-        Ok(Self {
-            dir: dir.to_path_buf(),
-        })
+        Ok(Self { dir: dir.to_path_buf() })
     }
 }

@@ -50,11 +50,7 @@ impl GitServer {
     pub async fn start_with(root: &Path, access: Access) -> Result<Self> {
         let mut command = Command::new(Tools::locate()?.path("githttp")?);
         // A port of our choice, so that the server comes back under the same URL.
-        command
-            .arg("-dir")
-            .arg(root)
-            .arg("-listen")
-            .arg(format!("127.0.0.1:{}", free_port()?));
+        command.arg("-dir").arg(root).arg("-listen").arg(format!("127.0.0.1:{}", free_port()?));
         match &access {
             Access::Anonymous => {}
             Access::Basic { user, password } => {
@@ -65,16 +61,9 @@ impl GitServer {
             }
         }
         let mut process = Process::start_leashed("githttp", root, command)?;
-        let url = process
-            .wait_for_line("http://127.0.0.1:", START_DEADLINE)
-            .await?;
+        let url = process.wait_for_line("http://127.0.0.1:", START_DEADLINE).await?;
         let root = root.to_path_buf();
-        Ok(Self {
-            process,
-            root,
-            url,
-            access,
-        })
+        Ok(Self { process, root, url, access })
     }
 
     /// `http://127.0.0.1:PORT`, without credentials.
@@ -92,30 +81,15 @@ impl GitServer {
     /// Makes an empty bare repository `name.git` and a work tree that pushes to it.
     pub fn create(&self, name: &str) -> Result<GitRepo> {
         let bare = self.root.join(format!("{name}.git"));
-        git(
-            &self.root,
-            &[
-                "init",
-                "--quiet",
-                "--bare",
-                "--initial-branch=main",
-                &path_text(&bare)?,
-            ],
-        )?;
+        git(&self.root, &["init", "--quiet", "--bare", "--initial-branch=main", &path_text(&bare)?])?;
         let url = self.repository_url(name);
         let remote = match &self.access {
-            Access::Basic { user, password } => {
-                url.replacen("http://", &format!("http://{user}:{password}@"), 1)
-            }
+            Access::Basic { user, password } => url.replacen("http://", &format!("http://{user}:{password}@"), 1),
             Access::Anonymous | Access::Bearer { .. } => url.clone(),
         };
         let repo = GitRepo::init(&remote, url)?;
         if let Access::Bearer { token } = &self.access {
-            repo.git(&[
-                "config",
-                "http.extraHeader",
-                &format!("Authorization: Bearer {token}"),
-            ])?;
+            repo.git(&["config", "http.extraHeader", &format!("Authorization: Bearer {token}")])?;
         }
         Ok(repo)
     }
@@ -123,11 +97,7 @@ impl GitServer {
     /// Every request so far, one line each: `ok` or `401`, method, path.
     pub fn requests(&self) -> Result<Vec<String>> {
         let log = self.process.log()?;
-        Ok(log
-            .lines()
-            .filter_map(|line| line.strip_prefix("githttp: "))
-            .map(str::to_owned)
-            .collect())
+        Ok(log.lines().filter_map(|line| line.strip_prefix("githttp: ")).map(str::to_owned).collect())
     }
 
     /// The process, to be paused, killed and restarted; its URL stays.
@@ -173,19 +143,14 @@ impl GitRepo {
     /// Removes a file or a directory of the work tree.
     pub fn remove(&self, path: &str) -> Result<()> {
         let path = self.dir.join(path);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.with_context(|| format!("remove {}", path.display()))
     }
 
     /// Copies a directory of the file system into the work tree.
     pub fn copy_from(&self, source: &Path, into: &str) -> Result<()> {
         let target = self.dir.join(into);
-        copy(source, &target)
-            .with_context(|| format!("copy {} into the work tree", source.display()))
+        copy(source, &target).with_context(|| format!("copy {} into the work tree", source.display()))
     }
 
     /// Commits everything in the work tree, also when nothing changed; gives the SHA.
@@ -204,8 +169,7 @@ impl GitRepo {
 
     /// Pushes the current branch and all tags; a rewritten branch is forced through.
     pub fn push(&self) -> Result<()> {
-        self.git(&["push", "--quiet", "--force", "--tags", "origin", "HEAD"])
-            .map(drop)
+        self.git(&["push", "--quiet", "--force", "--tags", "origin", "HEAD"]).map(drop)
     }
 
     /// The SHA of the current commit.
@@ -227,9 +191,7 @@ pub(crate) fn git(directory: &Path, arguments: &[&str]) -> Result<String> {
         ("advice.detachedHead", "false"),
     ];
     let mut command = Command::new("git");
-    command
-        .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH"));
     for (name, value) in FIXED {
         command.arg("-c").arg(format!("{name}={value}"));
     }
@@ -259,9 +221,7 @@ pub(crate) fn git(directory: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 fn path_text(path: &Path) -> Result<String> {
-    path.to_str()
-        .map(str::to_owned)
-        .context("a path that is not UTF-8")
+    path.to_str().map(str::to_owned).context("a path that is not UTF-8")
 }
 
 fn copy(source: &Path, target: &Path) -> std::io::Result<()> {

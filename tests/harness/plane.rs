@@ -57,8 +57,7 @@ impl ControlPlane {
     /// separate as with an etcd each, except in time of load.
     pub async fn start_all<const N: usize>(names: [&str; N]) -> Result<[Self; N]> {
         let etcd = Arc::new(Etcd::start().await?);
-        let planes =
-            try_join_all(names.map(|name| Self::start_over(Arc::clone(&etcd), name))).await?;
+        let planes = try_join_all(names.map(|name| Self::start_over(Arc::clone(&etcd), name))).await?;
         planes.try_into().ok().context("as many planes as names")
     }
 
@@ -89,12 +88,9 @@ impl ControlPlane {
     /// A kubeconfig with a fresh token of a service account that exists, valid for an
     /// hour: what a pod with that account may do, RBAC included.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
-        let token = self
-            .kubectl(&["create", "token", name, "--namespace", namespace])
-            .await?;
+        let token = self.kubectl(&["create", "token", name, "--namespace", namespace]).await?;
         let config = kubeconfig(&self.name, &self.url, &authority(&self.dir)?, token.trim());
-        self.dir
-            .write(format!("{namespace}-{name}.kubeconfig"), config.to_string())
+        self.dir.write(format!("{namespace}-{name}.kubeconfig"), config.to_string())
     }
 
     /// Runs the real kubectl as the administrator; gives what it printed. A failure is an
@@ -130,20 +126,13 @@ impl ControlPlane {
             .with_context(|| format!("{what}: not within {} s", KUBECTL_DEADLINE.as_secs()))?
             .context("run kubectl")?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "{what} on {}: {}",
-            self.name,
-            said.trim()
-        );
-        String::from_utf8(output.stdout)
-            .with_context(|| format!("{what} printed something else than UTF-8"))
+        ensure!(output.status.success(), "{what} on {}: {}", self.name, said.trim());
+        String::from_utf8(output.stdout).with_context(|| format!("{what} printed something else than UTF-8"))
     }
 
     /// `kubectl apply -f -` of a document or several.
     pub async fn apply(&self, manifests: &str) -> Result<String> {
-        self.kubectl_with_input(&["apply", "-f", "-"], manifests)
-            .await
+        self.kubectl_with_input(&["apply", "-f", "-"], manifests).await
     }
 
     /// Kills the API server: an outage. Everything else keeps running and retries.
@@ -167,10 +156,7 @@ impl ControlPlane {
         let tools = Tools::locate()?;
         let dir = Workdir::new(name)?;
         let token = token()?;
-        dir.write(
-            "tokens.csv",
-            format!("{token},admin,admin,system:masters\n"),
-        )?;
+        dir.write("tokens.csv", format!("{token},admin,admin,system:masters\n"))?;
         dir.write("service-accounts.pem", signing_key()?)?;
         dir.write("stages.yaml", include_str!("plane/stages.yaml"))?;
         let port = free_port()?;
@@ -226,48 +212,28 @@ impl ControlPlane {
                 "--controllers=*,-cloud-node-lifecycle-controller,-node-ipam-controller,-node-lifecycle-controller,\
                  -node-route-controller,-service-lb-controller,-taint-eviction-controller,-ttl-controller",
             ]);
-        self.controllers = Some(start_peer(
-            &self.name,
-            "kube-controller-manager",
-            &self.dir,
-            command,
-        )?);
+        self.controllers = Some(start_peer(&self.name, "kube-controller-manager", &self.dir, command)?);
         Ok(())
     }
 
     /// Makes the node, starts kwok, and waits until a pod would run.
     async fn start_node(&mut self) -> Result<()> {
         let mut command = Command::new(self.tools.path("kwok")?);
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .arg("--config")
-            .arg(self.dir.join("stages.yaml"))
-            .args([
-                "--manage-all-nodes=true",
-                "--node-lease-duration-seconds=0", // nobody reads leases here
-            ]);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--config").arg(self.dir.join("stages.yaml")).args([
+            "--manage-all-nodes=true",
+            "--node-lease-duration-seconds=0", // nobody reads leases here
+        ]);
         command.env("HOME", self.dir.path()); // it would read its configuration there
         self.node = Some(start_peer(&self.name, "kwok", &self.dir, command)?);
-        self.kubectl_with_input(&["create", "-f", "-"], include_str!("plane/node.yaml"))
-            .await?;
+        self.kubectl_with_input(&["create", "-f", "-"], include_str!("plane/node.yaml")).await?;
 
         let what = format!("{}: a node that takes pods", self.name);
         wait_until(START_DEADLINE, what, async || {
-            for process in [&mut self.controllers, &mut self.node]
-                .into_iter()
-                .flatten()
-            {
+            for process in [&mut self.controllers, &mut self.node].into_iter().flatten() {
                 process.ensure_running()?;
             }
             // Needs the default service account, so the controllers too, and the policy.
-            let probe = [
-                "run",
-                "probe",
-                "--image=probe",
-                "--dry-run=server",
-                "--output=jsonpath={.spec.nodeName}",
-            ];
+            let probe = ["run", "probe", "--image=probe", "--dry-run=server", "--output=jsonpath={.spec.nodeName}"];
             let node = self.kubectl(&probe).await?;
             ensure!(node == "node-0", "the pod is on node {node:?}");
             let ready = "--output=jsonpath={.status.conditions[?(@.type=='Ready')].status}";
@@ -281,12 +247,7 @@ impl ControlPlane {
 
 impl fmt::Debug for ControlPlane {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            url,
-            api_server,
-            ..
-        } = self;
+        let Self { name, url, api_server, .. } = self;
         formatter
             .debug_struct("ControlPlane")
             .field("name", name)
@@ -298,21 +259,12 @@ impl fmt::Debug for ControlPlane {
 
 /// Makes the administrator's kubeconfig and client as soon as the API server has made its
 /// certificate.
-async fn connect(
-    name: &str,
-    url: &str,
-    token: &str,
-    dir: &Workdir,
-    server: &mut Process,
-) -> Result<Client> {
+async fn connect(name: &str, url: &str, token: &str, dir: &Workdir, server: &mut Process) -> Result<Client> {
     let what = format!("{name}: the certificate of the API server");
     wait_until(START_DEADLINE, what, async || {
         server.ensure_running()?;
         // The key is written after the certificate, so that then both are whole.
-        ensure!(
-            dir.join("certificates/apiserver.key").is_file(),
-            "not there"
-        );
+        ensure!(dir.join("certificates/apiserver.key").is_file(), "not there");
         Ok(Some(()))
     })
     .await?;
@@ -324,21 +276,14 @@ async fn connect(
 }
 
 fn authority(dir: &Workdir) -> Result<Vec<u8>> {
-    fs::read(dir.join("certificates/apiserver.crt"))
-        .context("read the certificate of the API server")
+    fs::read(dir.join("certificates/apiserver.crt")).context("read the certificate of the API server")
 }
 
 fn start_peer(plane: &str, program: &str, dir: &Workdir, command: Command) -> Result<Process> {
     Ok(Process::start(&format!("{plane}-{program}"), dir.path(), command)?.into_peer())
 }
 
-fn api_server_command(
-    tools: &Tools,
-    dir: &Workdir,
-    etcd: &Etcd,
-    name: &str,
-    port: u16,
-) -> Result<Command> {
+fn api_server_command(tools: &Tools, dir: &Workdir, etcd: &Etcd, name: &str, port: u16) -> Result<Command> {
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     let keys = dir.join("service-accounts.pem");
     let mut command = Command::new(tools.path("kube-apiserver")?);

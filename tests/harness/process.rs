@@ -133,10 +133,7 @@ impl Process {
             let ended = self.exit_status()?;
             // Looked at after the state: an ended program prints no more.
             let log = self.log()?;
-            let line = log
-                .lines()
-                .find(|line| line.contains(text))
-                .map(str::to_owned);
+            let line = log.lines().find(|line| line.contains(text)).map(str::to_owned);
             if let (None, Some(status)) = (&line, ended) {
                 return Ok(Some(Err(status)));
             }
@@ -146,11 +143,7 @@ impl Process {
         });
         match found.await? {
             Ok(line) => Ok(line),
-            Err(status) => bail!(
-                "{} ended ({status}) without a line with {text:?}:\n{}",
-                self.name,
-                self.tail()
-            ),
+            Err(status) => bail!("{} ended ({status}) without a line with {text:?}:\n{}", self.name, self.tail()),
         }
     }
 
@@ -173,14 +166,9 @@ impl Process {
 
     /// Sends a signal; does not wait for what it does.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        let pid = self
-            .pid()
-            .with_context(|| format!("{} does not run", self.name))?;
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
         ensure!(self.is_running()?, "{} has ended", self.name);
-        let status = Command::new("kill")
-            .args(["-s", signal.name(), &pid.to_string()])
-            .status()
-            .context("run kill")?;
+        let status = Command::new("kill").args(["-s", signal.name(), &pid.to_string()]).status().context("run kill")?;
         ensure!(status.success(), "{signal} to {} failed", self.name);
         Ok(())
     }
@@ -196,12 +184,8 @@ impl Process {
     /// Ends it at once and waits until the system has taken it away. Nothing if it ended.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(child) = self.child.as_mut() {
-            child
-                .kill()
-                .with_context(|| format!("kill {}", self.name))?;
-            child
-                .wait()
-                .with_context(|| format!("wait for {}", self.name))?;
+            child.kill().with_context(|| format!("kill {}", self.name))?;
+            child.wait().with_context(|| format!("wait for {}", self.name))?;
             self.forget();
         }
         Ok(())
@@ -209,18 +193,13 @@ impl Process {
 
     /// Memory that it holds now and held at most, in KiB (`VmRSS` and `VmHWM`).
     pub fn memory_kib(&self) -> Result<(u64, u64)> {
-        let pid = self
-            .pid()
-            .with_context(|| format!("{} does not run", self.name))?;
-        let status =
-            fs::read_to_string(format!("/proc/{pid}/status")).context("read the process status")?;
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read the process status")?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse().ok()
         };
-        field("VmRSS:")
-            .zip(field("VmHWM:"))
-            .context("the process status names no memory")
+        field("VmRSS:").zip(field("VmHWM:")).context("the process status names no memory")
     }
 
     /// The last lines of its log.
@@ -235,9 +214,7 @@ impl Process {
 
     fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         match self.child.as_mut() {
-            Some(child) => child
-                .try_wait()
-                .with_context(|| format!("look at {}", self.name)),
+            Some(child) => child.try_wait().with_context(|| format!("look at {}", self.name)),
             None => Ok(None),
         }
     }
@@ -357,17 +334,13 @@ mod tests {
     #[tokio::test]
     async fn waits_for_lines_and_restarts() {
         let dir = Workdir::new("process").unwrap();
-        let mut process =
-            Process::start("echo", dir.path(), shell("echo up $$; exec sleep 60")).unwrap();
+        let mut process = Process::start("echo", dir.path(), shell("echo up $$; exec sleep 60")).unwrap();
         let first = process.wait_for_line("up", DEADLINE).await.unwrap();
         process.kill().unwrap();
         assert!(!process.is_running().unwrap());
         process.restart().unwrap();
         let second = process.wait_for_line("up", DEADLINE).await.unwrap();
-        assert_ne!(
-            first, second,
-            "the line of the first run must not be found again"
-        );
+        assert_ne!(first, second, "the line of the first run must not be found again");
         let status = process.terminate().await.unwrap();
         assert!(!status.success());
     }
@@ -375,17 +348,9 @@ mod tests {
     #[tokio::test]
     async fn an_early_end_is_told_with_the_log() {
         let dir = Workdir::new("process").unwrap();
-        let mut process =
-            Process::start("fails", dir.path(), shell("echo no such disk; exit 3")).unwrap();
-        let error = process
-            .wait_for_line("ready", DEADLINE)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("no such disk") && error.contains("exit status: 3"),
-            "{error}"
-        );
+        let mut process = Process::start("fails", dir.path(), shell("echo no such disk; exit 3")).unwrap();
+        let error = process.wait_for_line("ready", DEADLINE).await.unwrap_err().to_string();
+        assert!(error.contains("no such disk") && error.contains("exit status: 3"), "{error}");
     }
 
     #[test]
@@ -394,21 +359,11 @@ mod tests {
         let mut left = shell("exec sleep 60").spawn().unwrap();
         let mut watchdog = shell(WATCHDOG).stdin(Stdio::piped()).spawn().unwrap();
         let mut input = watchdog.stdin.take().unwrap();
-        writeln!(
-            input,
-            "add {}\nadd {}\ndel {}",
-            kept.id(),
-            left.id(),
-            kept.id()
-        )
-        .unwrap();
+        writeln!(input, "add {}\nadd {}\ndel {}", kept.id(), left.id(), kept.id()).unwrap();
         drop(input);
         watchdog.wait().unwrap();
         assert!(!left.wait().unwrap().success());
-        assert!(
-            kept.try_wait().unwrap().is_none(),
-            "the one taken away must live"
-        );
+        assert!(kept.try_wait().unwrap().is_none(), "the one taken away must live");
         kept.kill().unwrap();
         kept.wait().unwrap();
     }

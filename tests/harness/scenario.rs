@@ -26,11 +26,7 @@ pub fn scenario<F>(test: F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start a runtime")?;
     runtime.block_on(ENDINGS.scope(RefCell::default(), async {
         let result = test.await;
         if result.is_err() {
@@ -43,10 +39,7 @@ where
 /// Keeps the end of the log of a process that is dropped; prints it at once when the
 /// thread is panicking, as nobody will ask for it later.
 pub(crate) fn leave_ending(name: &str, tail: String) {
-    let ending = Ending {
-        name: name.to_owned(),
-        tail,
-    };
+    let ending = Ending { name: name.to_owned(), tail };
     if std::thread::panicking() {
         print(&ending);
     } else {

@@ -23,10 +23,7 @@ impl Tools {
     /// which builds them once (several minutes) and afterwards only names the directory.
     pub fn locate() -> Result<Self> {
         static FOUND: OnceLock<Result<Tools, String>> = OnceLock::new();
-        FOUND
-            .get_or_init(|| Self::find().map_err(|error| format!("{error:#}")))
-            .clone()
-            .map_err(|error| anyhow!(error))
+        FOUND.get_or_init(|| Self::find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
     }
 
     /// The path of a peer: `kube-apiserver`, `kube-controller-manager`, `kubectl`, `etcd`,
@@ -49,8 +46,7 @@ impl Tools {
 
     fn find() -> Result<Self> {
         if let Some(bin) = env::var_os("WINDLASS_TOOLS_BIN") {
-            let bin = fs::canonicalize(&bin)
-                .with_context(|| format!("WINDLASS_TOOLS_BIN names {}", bin.display()))?;
+            let bin = fs::canonicalize(&bin).with_context(|| format!("WINDLASS_TOOLS_BIN names {}", bin.display()))?;
             return Ok(Self { bin });
         }
         let script = workspace_root().join("tests/tools/build");
@@ -67,10 +63,7 @@ impl Tools {
             output.status
         );
         let stdout = String::from_utf8(output.stdout).context("tests/tools/build")?;
-        let bin = stdout
-            .lines()
-            .last()
-            .context("tests/tools/build printed no directory")?;
+        let bin = stdout.lines().last().context("tests/tools/build printed no directory")?;
         Ok(Self { bin: bin.into() })
     }
 }

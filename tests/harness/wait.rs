@@ -74,10 +74,7 @@ mod tests {
         })
         .await;
         let message = result.unwrap_err().to_string();
-        assert!(
-            message.contains("the deployment: not within 120ms"),
-            "{message}"
-        );
+        assert!(message.contains("the deployment: not within 120ms"), "{message}");
         assert!(message.contains("1 of 3 ready"), "{message}");
     }
 

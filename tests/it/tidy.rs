@@ -42,14 +42,9 @@ fn dependencies_are_named_behind_their_door() -> Result<()> {
 #[test]
 fn licences_are_on_the_list_and_banned_crates_absent() -> Result<()> {
     let packages = licences::packages(metadata()?)?;
-    ensure!(
-        packages.len() > 100,
-        "the resolved graph has only {} packages",
-        packages.len()
-    );
+    ensure!(packages.len() > 100, "the resolved graph has only {} packages", packages.len());
     report(licences::check(&packages))?;
-    let deny =
-        fs::read_to_string(workspace_root().join(".deny.toml")).context("read .deny.toml")?;
+    let deny = fs::read_to_string(workspace_root().join(".deny.toml")).context("read .deny.toml")?;
     report(licences::check_deny_file(&deny))
 }
 
@@ -93,8 +88,7 @@ fn sources() -> Result<Vec<SourceFile>> {
     let mut sources = Vec::new();
     for path in walk(&root)? {
         if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(root.join(&path))
-                .with_context(|| format!("read {}", path.display()))?;
+            let text = fs::read_to_string(root.join(&path)).with_context(|| format!("read {}", path.display()))?;
             sources.push(SourceFile::new(&path.to_string_lossy(), text));
         }
     }
@@ -106,8 +100,7 @@ fn sources() -> Result<Vec<SourceFile>> {
 fn contents(root: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for path in walk(root)? {
-        let content =
-            fs::read(root.join(&path)).with_context(|| format!("read {}", path.display()))?;
+        let content = fs::read(root.join(&path)).with_context(|| format!("read {}", path.display()))?;
         files.push((path.to_string_lossy().into_owned(), content));
     }
     Ok(files)
@@ -119,9 +112,7 @@ fn walk(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut open = vec![root.to_path_buf()];
     while let Some(directory) = open.pop() {
-        for entry in
-            fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))?
-        {
+        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
             let entry = entry?;
             let kind = entry.file_type()?;
             if kind.is_dir() {
@@ -150,19 +141,9 @@ fn read_metadata() -> Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(workspace_root())
-        .args([
-            "metadata",
-            "--format-version=1",
-            "--all-features",
-            "--locked",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version=1", "--all-features", "--locked", "--offline"])
         .output()
         .context("run cargo metadata")?;
-    ensure!(
-        output.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).context("read the output of cargo metadata")
 }

@@ -74,7 +74,7 @@ pub enum Work {
 }
 
 /// A write of one object.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Apply {
     /// Group, kind, namespace and name.
     pub key: ResourceKey,
@@ -86,6 +86,17 @@ pub struct Apply {
     pub dry_run: DryRun,
     /// `Validate=false`: unknown fields are not refused.
     pub validation: Validation,
+}
+
+impl fmt::Debug for Apply {
+    /// Without the manifest: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Apply")
+            .field("key", &self.key)
+            .field("mode", &self.mode)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How an object is written.
@@ -136,7 +147,7 @@ pub enum Propagation {
 }
 
 /// What became of an action.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Outcome {
     /// Done; nothing to tell.
     Done,
@@ -150,6 +161,20 @@ pub enum Outcome {
     Observed(Vec<Arc<Value>>),
     /// It did not work.
     Failed(Failure),
+}
+
+impl fmt::Debug for Outcome {
+    /// Names objects, never their content: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("Done"),
+            Self::Applied(object) => write!(f, "Applied({})", ResourceKey::of(object)),
+            Self::Deleting => f.write_str("Deleting"),
+            Self::Gone => f.write_str("Gone"),
+            Self::Observed(objects) => write!(f, "Observed({} objects)", objects.len()),
+            Self::Failed(failure) => write!(f, "Failed({failure:?})"),
+        }
+    }
 }
 
 /// Why an action did not work.
@@ -190,7 +215,7 @@ pub enum FailureReason {
 }
 
 /// A change of a live object, from a watch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum LiveChange {
     /// It was added or modified; the whole object (managedFields included).
     Present(Arc<Value>),
@@ -201,4 +226,14 @@ pub enum LiveChange {
         /// The uid it had; another object of the same name is not affected.
         uid: String,
     },
+}
+
+impl fmt::Debug for LiveChange {
+    /// Names the object, never its content: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present(object) => write!(f, "Present({})", ResourceKey::of(object)),
+            Self::Gone { key, uid } => write!(f, "Gone({key}, {uid})"),
+        }
+    }
 }

@@ -79,6 +79,9 @@ pub struct RunningPoint {
     /// Hooks of this attempt that are done and may have been deleted.
     #[serde(default)]
     pub done: Vec<String>,
+    /// Why this attempt failed, while `SyncFail` hooks run and failed hooks are deleted.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// Why an operation runs.

@@ -1,7 +1,7 @@
 //! A bundle as it lands in a real cluster: namespaces filled in by the real scope of each kind, duplicates settled, the project's
 //! rules enforced once more. Never decides what to do about it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::Value;
 use windlass_protocol::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// One manifest of a bundle in its place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Item {
     /// Group, kind, namespace and name. The name of a hook may be empty: it gets one per run.
     pub key: ResourceKey,
@@ -30,6 +30,13 @@ pub struct Item {
     pub manifest: Arc<Value>,
     /// The project's objection, in Argo CD's words.
     pub denied: Option<String>,
+}
+
+impl fmt::Debug for Item {
+    /// Without the manifest: it may be a Secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("key", &self.key).field("denied", &self.denied).finish_non_exhaustive()
+    }
 }
 
 /// A bundle in a cluster.

@@ -115,10 +115,10 @@ impl SimulatedCluster {
     /// Performs the work of an action, as the API server would. [`Work::RefreshKinds`] and [`Work::Persist`] are the shell's: they
     /// are answered with [`Outcome::Done`].
     pub fn perform(&mut self, work: &Work) -> Outcome {
-        if let Some(message) = &self.faults.down {
-            if !matches!(work, Work::Persist(_)) {
-                return Outcome::Failed(Failure::new(FailureReason::Unavailable, message));
-            }
+        if let Some(message) = &self.faults.down
+            && !matches!(work, Work::Persist(_))
+        {
+            return Outcome::Failed(Failure::new(FailureReason::Unavailable, message));
         }
         let result = match work {
             Work::Observe { kind, keys, .. } => Ok(Outcome::Observed(self.observe(kind, keys))),

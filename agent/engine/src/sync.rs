@@ -33,6 +33,7 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     sync::Arc,
 };
 
@@ -58,7 +59,6 @@ use crate::{
 
 /// Reconciles one assignment. All times come from one monotonic clock of the shell (best: wall time at start plus elapsed time, so
 /// that reports can be shown to people).
-#[derive(Debug)]
 pub struct Reconciler {
     environment: Arc<Environment>,
     assignment: Assignment,
@@ -85,6 +85,9 @@ pub struct Reconciler {
     next_action: u64,
     unavailable: Unavailable,
     refresh: Refresh,
+    /// The version of the world for which nothing was left to ask for.
+    looked: Option<u64>,
+    look_at: Option<Millis>,
     worst: Option<HealthStatus>,
     timeout: Option<Millis>,
 }
@@ -143,6 +146,8 @@ impl Reconciler {
             next_action: 0,
             unavailable: Unavailable::default(),
             refresh: Refresh::default(),
+            looked: None,
+            look_at: None,
             worst: None,
             timeout: None,
         }
@@ -165,6 +170,7 @@ impl Reconciler {
         }
         self.ignore = ignore_rules(&assignment, &self.environment);
         self.assignment = assignment;
+        self.looked = None;
         if placed_otherwise {
             self.comparisons.clear();
         }
@@ -193,6 +199,7 @@ impl Reconciler {
             self.comparisons.clear();
         }
         self.kinds = Some(kinds);
+        self.looked = None;
     }
 
     /// Whether changes of this object concern this assignment: desired, managed, or tracked by it. `tracking` is the value of
@@ -266,8 +273,8 @@ impl Reconciler {
             }
             self.decide(now);
             match self.step(now) {
-                run::Step::Act(work, purpose) => return Some(self.act(work, purpose)),
-                run::Step::Wait if self.record_changed => {}
+                run::Step::Act(work, purpose) => return Some(self.act(*work, purpose)),
+                run::Step::Wait if self.record_changed || !self.cleanups.is_empty() => {}
                 run::Step::Wait => return None,
                 run::Step::Again => {}
             }
@@ -329,10 +336,10 @@ impl Reconciler {
     }
 
     fn register(&mut self, id: ActionId, purpose: Purpose) {
-        if let Purpose::Task { index, .. } = &purpose {
-            if let Some(task) = self.operation.as_mut().and_then(|operation| operation.task_mut(*index)) {
-                task.state = plan::TaskState::InFlight(id);
-            }
+        if let Purpose::Task { index, .. } = &purpose
+            && let Some(task) = self.operation.as_mut().and_then(|operation| operation.task_mut(*index))
+        {
+            task.state = plan::TaskState::InFlight(id);
         }
         self.in_flight.insert(id, purpose);
     }
@@ -344,11 +351,23 @@ impl Reconciler {
 }
 
 /// Turns of one poll.
-const TURNS_MAX: usize = 16;
+const TURNS_MAX: usize = 64;
 
 fn ignore_rules(assignment: &Assignment, environment: &Environment) -> IgnoreRules {
     let own = assignment.policy.ignore_differences.iter().map(|json| &json.0);
     IgnoreRules::new(own.chain(&environment.settings.ignore_differences))
+}
+
+impl fmt::Debug for Reconciler {
+    /// Without manifests: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconciler")
+            .field("application", &self.assignment.application)
+            .field("sequence", &self.record.sequence)
+            .field("in_flight", &self.in_flight)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One outcome enters through the file that knows what it belongs to.

@@ -61,12 +61,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn story(
-    args: &DemoArgs,
-    repository: &Repository,
-    fleet: &mut Fleet,
-    screen: &mut Screen,
-) -> anyhow::Result<()> {
+async fn story(args: &DemoArgs, repository: &Repository, fleet: &mut Fleet, screen: &mut Screen) -> anyhow::Result<()> {
     let began = Instant::now();
     fleet.join(args.clusters).await?;
     screen.say(&format!("{} agents have joined, each with an embedded cluster", args.clusters));

@@ -37,7 +37,11 @@ impl SourceType {
 }
 
 /// The type a source names, or else the one its files show.
-pub(crate) fn source_type(reader: &mut Reader<'_>, root: &str, source: &ApplicationSource) -> Result<SourceType, Problem> {
+pub(crate) fn source_type(
+    reader: &mut Reader<'_>,
+    root: &str,
+    source: &ApplicationSource,
+) -> Result<SourceType, Problem> {
     if !source.chart.is_empty() {
         return Ok(SourceType::Helm);
     }
@@ -83,7 +87,8 @@ pub(crate) fn overridden(
     for name in names {
         let file = path::join(root, &name)?;
         let Some(content) = reader.file(&file)? else { continue };
-        let documents = yaml::values(&content, &yaml::Options::default()).map_err(|error| Problem::from_yaml(&file, &error))?;
+        let documents =
+            yaml::values(&content, &yaml::Options::default()).map_err(|error| Problem::from_yaml(&file, &error))?;
         let Some(patch) = documents.into_iter().next() else { continue };
         let refuse = |error: serde_json::Error| Problem::new(ProblemKind::Field, error.to_string()).in_file(&file);
         let mut value = serde_json::to_value(&merged).map_err(refuse)?;

@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn globs_match_as_in_argo() {
         assert!(fits("*.yaml", "a/b.yaml") && fits("**/x.yaml", "a/b/x.yaml") && fits("{a,b}.{yaml,yml}", "b.yml"));
-        assert!(fits("config.?aml", "config.yaml") && fits("[a-c]*", "b1") && fits("[!a]x", "bx") && fits("a\\*", "a*"));
+        assert!(
+            fits("config.?aml", "config.yaml") && fits("[a-c]*", "b1") && fits("[!a]x", "bx") && fits("a\\*", "a*")
+        );
         assert!(!fits("*.yaml", "a.json") && !fits("{a,b}", "c") && !fits("[a-c]", "d") && !fits("", "x"));
     }
 }

@@ -164,9 +164,10 @@ impl Finish {
         let mut values = Vec::with_capacity(map.list.len());
         for mut resource in map.list {
             self.annotate(&mut resource)?;
-            let value = resource.node.to_value(Dialect::Kyaml).map_err(|error| {
-                Problem::object(format!("{}: {}", resource.id, error.kind)).at_line(error.line)
-            })?;
+            let value = resource
+                .node
+                .to_value(Dialect::Kyaml)
+                .map_err(|error| Problem::object(format!("{}: {}", resource.id, error.kind)).at_line(error.line))?;
             values.push(value);
         }
         Ok(values)

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use windlass_protocol::resource::{ApplicationSource, KustomizePatch, KustomizeReplica, KustomizeSelector, KustomizeSource};
+use windlass_protocol::resource::{
+    ApplicationSource, KustomizePatch, KustomizeReplica, KustomizeSelector, KustomizeSource,
+};
 
 use crate::{
     environment::BuildEnvironment,
@@ -62,11 +64,17 @@ pub(crate) fn apply(
 }
 
 /// The flags that build options ask for; what is not done is said in a warning.
-pub(crate) fn flags(overrides: Option<&KustomizeSource>, environment: &BuildEnvironment, warnings: &mut Vec<String>) -> KustomizeFlags {
+pub(crate) fn flags(
+    overrides: Option<&KustomizeSource>,
+    environment: &BuildEnvironment,
+    warnings: &mut Vec<String>,
+) -> KustomizeFlags {
     let mut flags = KustomizeFlags::default();
     let own = overrides.map_or("", |overrides| overrides.build_options.as_str());
     // What the hub is configured with is trusted; what a source asks for must be allowed.
-    for (text, trusted) in [(environment.kustomize_build_options.as_str(), true), (own, environment.allow_load_restrictions_none)] {
+    for (text, trusted) in
+        [(environment.kustomize_build_options.as_str(), true), (own, environment.allow_load_restrictions_none)]
+    {
         let mut words = text.split_whitespace().flat_map(|word| word.splitn(2, '=')).peekable();
         while let Some(word) = words.next() {
             match word.replace('_', "-").as_str() {
@@ -108,9 +116,11 @@ fn set_images(kustomization: &mut Kustomization, arguments: impl Iterator<Item =
                 images.insert(known.name.clone(), known);
             }
             Some(image) => {
-                for (mine, theirs) in
-                    [(&mut image.new_name, known.new_name), (&mut image.new_tag, known.new_tag), (&mut image.digest, known.digest)]
-                {
+                for (mine, theirs) in [
+                    (&mut image.new_name, known.new_name),
+                    (&mut image.new_tag, known.new_tag),
+                    (&mut image.digest, known.digest),
+                ] {
                     if mine == KEEP {
                         *mine = theirs;
                     }
@@ -215,9 +225,18 @@ fn add_labels(
 }
 
 /// Sets a pair. Where the overlay says something else, and it was not asked to force it, a warning tells.
-fn add(map: &mut BTreeMap<String, String>, field: &str, key: &str, value: String, forced: bool, reader: &mut Reader<'_>) {
+fn add(
+    map: &mut BTreeMap<String, String>,
+    field: &str,
+    key: &str,
+    value: String,
+    forced: bool,
+    reader: &mut Reader<'_>,
+) {
     if let Some(old) = map.get(key).filter(|old| **old != value && !forced) {
-        reader.warnings.push(format!("kustomize.{field}: '{key}' of the overlay is overridden: '{old}' becomes '{value}'"));
+        reader
+            .warnings
+            .push(format!("kustomize.{field}: '{key}' of the overlay is overridden: '{old}' becomes '{value}'"));
     }
     map.insert(key.to_owned(), value);
 }
@@ -236,8 +255,7 @@ fn patch(patch: &KustomizePatch) -> Patch {
 }
 
 fn selector(selector: &KustomizeSelector) -> Selector {
-    let gvk =
-        Gvk { group: selector.group.clone(), version: selector.version.clone(), kind: selector.kind.clone() };
+    let gvk = Gvk { group: selector.group.clone(), version: selector.version.clone(), kind: selector.kind.clone() };
     Selector {
         id: ResourceId {
             gvk,

@@ -102,7 +102,8 @@ pub(crate) fn parse(name: &str, content: &[u8], warnings: &mut Vec<String>) -> R
     let documents = yaml::parse_bytes(content, &options).map_err(|error| Problem::from_yaml(name, &error))?;
     let mut nodes = Vec::with_capacity(documents.len());
     for document in documents {
-        warnings.extend(document.warnings.iter().map(|warning| format!("{name}:{}: {}", warning.line, warning.message)));
+        warnings
+            .extend(document.warnings.iter().map(|warning| format!("{name}:{}: {}", warning.line, warning.message)));
         nodes.push(document.node);
     }
     Ok(nodes)

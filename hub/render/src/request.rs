@@ -32,7 +32,11 @@ pub struct Request<'a> {
 
 impl std::fmt::Debug for Request<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Request").field("source", self.source).field("environment", self.environment).finish_non_exhaustive()
+        formatter
+            .debug_struct("Request")
+            .field("source", self.source)
+            .field("environment", self.environment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +121,8 @@ fn check_limits(manifests: &[Value], limits: &Limits) -> Result<(), Problem> {
         let _ = serde_json::to_writer(&mut counter, manifest);
         if counter.0 > limits.manifest {
             let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let message = format!("the manifest of {} '{}' has {} bytes", text("/kind"), text("/metadata/name"), counter.0);
+            let message =
+                format!("the manifest of {} '{}' has {} bytes", text("/kind"), text("/metadata/name"), counter.0);
             return Err(Problem::limit("manifest", limits.manifest).while_(message));
         }
         bundle = bundle.saturating_add(counter.0);

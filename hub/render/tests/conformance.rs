@@ -43,7 +43,11 @@ fn run_case(folder: &Path) -> Result<(), String> {
     let case: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let option = |name: &str| case.pointer(&format!("/options/{name}")).and_then(Value::as_str).unwrap_or_default();
     let flags = KustomizeFlags {
-        load_restrictions: if option("load_restrictor") == "none" { LoadRestrictions::None } else { LoadRestrictions::RootOnly },
+        load_restrictions: if option("load_restrictor") == "none" {
+            LoadRestrictions::None
+        } else {
+            LoadRestrictions::RootOnly
+        },
         reorder: match option("reorder") {
             "none" => Reorder::None,
             "legacy" => Reorder::Legacy,
@@ -153,7 +157,11 @@ fn showcase_overlays_are_byte_identical() {
         match built {
             Ok(built) => {
                 let expected = String::from_utf8_lossy(&output.stdout);
-                assert!(output.status.success(), "{overlay}: kustomize fails: {}", String::from_utf8_lossy(&output.stderr));
+                assert!(
+                    output.status.success(),
+                    "{overlay}: kustomize fails: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
                 let found = built.to_yaml();
                 assert_eq!(found, expected, "{overlay}: {}", first_difference(&expected, &found));
             }

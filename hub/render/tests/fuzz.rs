@@ -77,8 +77,8 @@ spec:
 fn bend(text: &str, at: usize, length: usize, insert: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let start = at % characters.len().max(1);
-    let end = (start + length).min(characters.len());
-    characters[..start].iter().chain(insert.chars().collect::<Vec<_>>().iter()).chain(&characters[end..]).collect()
+    let before = characters.iter().take(start);
+    before.copied().chain(insert.chars()).chain(characters.iter().skip(start + length).copied()).collect()
 }
 
 fn piece() -> impl Strategy<Value = String> {

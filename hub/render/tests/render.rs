@@ -69,7 +69,10 @@ fn problem(files: &[(&str, &str)], value: Value) -> (ProblemKind, String) {
 #[test]
 fn directories_follow_argo_rules() {
     let files = [
-        ("app/b.yml", "---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: two}\n"),
+        (
+            "app/b.yml",
+            "---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: two}\n",
+        ),
         ("app/a.yaml", CONFIG_MAP),
         ("app/c.json", r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"three"}}"#),
         ("app/values.yaml", "replicas: 3\nimage: {{ nope }}\n"),
@@ -108,7 +111,10 @@ fn files_in_the_repository_override_the_source() {
 #[test]
 fn kustomize_sources_take_overrides() {
     let files = [
-        ("app/kustomization.yaml", "resources: [web.yaml]\nimages:\n- {name: shop/web, newTag: '2'}\ncommonAnnotations: {team: a}\nconfigMapGenerator:\n- {name: settings, literals: [X=1]}\n"),
+        (
+            "app/kustomization.yaml",
+            "resources: [web.yaml]\nimages:\n- {name: shop/web, newTag: '2'}\ncommonAnnotations: {team: a}\nconfigMapGenerator:\n- {name: settings, literals: [X=1]}\n",
+        ),
         ("app/web.yaml", DEPLOYMENT),
     ];
     let rendered = run(
@@ -124,7 +130,8 @@ fn kustomize_sources_take_overrides() {
     )
     .expect("rendered");
     assert_eq!(rendered.source_type, SourceType::Kustomize);
-    let deployment = rendered.manifests.iter().find(|manifest| manifest["kind"] == "Deployment").expect("the deployment");
+    let deployment =
+        rendered.manifests.iter().find(|manifest| manifest["kind"] == "Deployment").expect("the deployment");
     assert_eq!(deployment["metadata"]["name"], "p-web");
     assert_eq!(deployment["metadata"]["namespace"], "blue");
     assert_eq!(deployment["metadata"]["annotations"], json!({"team": "b", "raw": "$ARGOCD_APP_NAME"}));
@@ -136,7 +143,9 @@ fn kustomize_sources_take_overrides() {
     let settings = rendered.manifests.iter().find(|manifest| manifest["kind"] == "ConfigMap").expect("the settings");
     assert_eq!(container["envFrom"][0]["configMapRef"]["name"], settings["metadata"]["name"]);
     let warnings = rendered.warnings.join("\n");
-    for expected in ["'team' of the overlay is overridden", "LoadRestrictionsNone is ignored", "--enable-helm is ignored"] {
+    for expected in
+        ["'team' of the overlay is overridden", "LoadRestrictionsNone is ignored", "--enable-helm is ignored"]
+    {
         assert!(warnings.contains(expected), "{expected}: {warnings}");
     }
 }
@@ -157,7 +166,8 @@ fn other_source_types_are_refused_clearly() {
     let chart = [("app/Chart.yaml", "name: x\n")];
     let (kind, text) = problem(&chart, json!({"repoURL": "r", "path": "app"}));
     assert_eq!((kind, text.contains("Helm")), (ProblemKind::Unsupported, true));
-    let (kind, _) = problem(&[("app/a.yaml", CONFIG_MAP)], json!({"repoURL": "r", "path": "app", "plugin": {"name": "x"}}));
+    let (kind, _) =
+        problem(&[("app/a.yaml", CONFIG_MAP)], json!({"repoURL": "r", "path": "app", "plugin": {"name": "x"}}));
     assert_eq!(kind, ProblemKind::Unsupported);
     let both = json!({"repoURL": "r", "path": "app", "directory": {}, "kustomize": {}});
     let (kind, text) = problem(&[("app/a.yaml", CONFIG_MAP)], both);
@@ -183,14 +193,20 @@ fn bad_input_is_named_with_its_place() {
         &["app/a.yaml:5", "mapping key \"name\" already defined at line 4"],
     );
     check(
-        app(&[("app/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nmetadata: {name: b}\n")]),
+        app(&[(
+            "app/a.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nmetadata: {name: b}\n",
+        )]),
         ProblemKind::Object,
         &["app/a.yaml:5", "'Kind' is missing", "'b'"],
     );
     check(
         app(&[("app/kustomization.yaml", "resources: [a.yaml]\nnamPrefix: x\nreplicas: 3\n")]),
         ProblemKind::Field,
-        &["app/kustomization.yaml:2: namPrefix: unknown field", "app/kustomization.yaml:3: replicas: cannot unmarshal number into a list"],
+        &[
+            "app/kustomization.yaml:2: namPrefix: unknown field",
+            "app/kustomization.yaml:3: replicas: cannot unmarshal number into a list",
+        ],
     );
     check(
         app(&[("app/kustomization.yaml", "resources: [../../x.yaml]\n")]),
@@ -203,12 +219,18 @@ fn bad_input_is_named_with_its_place() {
         &["b/kustomization.yaml", "cycle detected"],
     );
     check(
-        app(&[("app/kustomization.yaml", "resources: [a.yaml]\n"), ("app/a.yaml", "apiVersion: v1\nmetadata: {name: a}\n")]),
+        app(&[
+            ("app/kustomization.yaml", "resources: [a.yaml]\n"),
+            ("app/a.yaml", "apiVersion: v1\nmetadata: {name: a}\n"),
+        ]),
         ProblemKind::Object,
         &["app/a.yaml:1", "missing kind"],
     );
     check(
-        app(&[("app/kustomization.yaml", "resources: [a.yaml]\nhelmCharts: [{name: x}]\n"), ("app/a.yaml", CONFIG_MAP)]),
+        app(&[
+            ("app/kustomization.yaml", "resources: [a.yaml]\nhelmCharts: [{name: x}]\n"),
+            ("app/a.yaml", CONFIG_MAP),
+        ]),
         ProblemKind::Unsupported,
         &["helmCharts"],
     );
@@ -222,8 +244,11 @@ fn bad_input_is_named_with_its_place() {
 #[test]
 fn several_broken_files_are_reported_together() {
     let broken = "apiVersion: v1\nkind: X\nmetadata: {name: [}\n";
-    let error = run(&[("app/a.yaml", broken), ("app/b.yaml", broken), ("app/c.yaml", CONFIG_MAP)], json!({"repoURL": "r", "path": "app"}))
-        .expect_err("two problems");
+    let error = run(
+        &[("app/a.yaml", broken), ("app/b.yaml", broken), ("app/c.yaml", CONFIG_MAP)],
+        json!({"repoURL": "r", "path": "app"}),
+    )
+    .expect_err("two problems");
     let files: Vec<_> = error.problems.iter().filter_map(|problem| problem.file.as_deref()).collect();
     assert_eq!(files, ["app/a.yaml", "app/b.yaml"]);
 }
@@ -240,7 +265,8 @@ fn limits_are_refused_by_name() {
     let (app, kustomized, environment) =
         (source(json!({"repoURL": "r", "path": "app"})), source(json!({"repoURL": "r", "path": "k"})), environment());
     let check = |source: &ApplicationSource, limits: Limits, name: &str| {
-        let error = render(&Request { tree: &tree, source, environment: &environment, limits: &limits }).expect_err(name);
+        let error =
+            render(&Request { tree: &tree, source, environment: &environment, limits: &limits }).expect_err(name);
         assert_eq!(error.problems.first().map(|problem| problem.kind), Some(ProblemKind::Limit));
         assert!(error.to_string().contains(&format!("limit `{name}`")), "{error}");
     };
@@ -263,7 +289,8 @@ fn the_paths_read_are_the_key_of_the_memo() {
         ("base/unused.yaml", "x: y"),
     ];
     let rendered = run(&files, json!({"repoURL": "r", "path": "app"})).expect("rendered");
-    let present: Vec<&str> = rendered.read.iter().filter(|(_, id)| id.is_some()).map(|(path, _)| path.as_str()).collect();
+    let present: Vec<&str> =
+        rendered.read.iter().filter(|(_, id)| id.is_some()).map(|(path, _)| path.as_str()).collect();
     assert_eq!(present, ["app/kustomization.yaml", "base/a.yaml", "base/f.txt", "base/kustomization.yml"]);
     assert_eq!(rendered.read.get("base/kustomization.yaml"), Some(&None));
 }
@@ -275,13 +302,13 @@ fn a_list_of_patches_merges_by_keys_and_prepends() {
         ("web.yaml", DEPLOYMENT),
         (
             "patch.yaml",
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: null\n  template:\n    spec:\n      containers:\n      - name: web\n        env:\n        - {name: B, value: '2'}\n        - {name: A, $patch: delete}\n      - {name: side, image: x}\n",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: null\n  template:\n    spec:\n      containers:\n      - name: web\n        env:\n        - {name: B, value: '2'}\n      - {name: side, image: x}\n",
         ),
     ]);
     let built = kustomize_build(&tree, ".", &KustomizeFlags::default(), &Limits::default()).expect("built");
     let spec = built.manifests.first().and_then(|manifest| manifest.pointer("/spec")).expect("a spec");
     assert_eq!(spec.get("replicas"), None);
     let containers = spec.pointer("/template/spec/containers").expect("containers");
-    assert_eq!(containers[0]["name"], "side");
-    assert_eq!(containers[1]["env"], json!([{"name": "B", "value": "2"}]));
+    assert_eq!(containers[0]["env"], json!([{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]));
+    assert_eq!(containers[1], json!({"name": "side", "image": "x"}));
 }

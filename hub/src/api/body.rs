@@ -10,7 +10,11 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::Value;
 use windlass_protocol::yaml;
 
-use super::{error::ApiError, media};
+use super::{
+    error::ApiError,
+    media,
+    protobuf::{self, ProtobufError},
+};
 
 /// Levels of nesting in an object: what is stored must always be readable again, inside of lists and events too.
 pub(super) const DEPTH_MAX: usize = 100;
@@ -43,6 +47,7 @@ pub(super) fn object(headers: &HeaderMap, bytes: &Bytes) -> Result<Document, Api
     let document = match media::content_type(headers) {
         "application/yaml" | "text/yaml" | "application/x-yaml" => from_yaml(bytes)?,
         "application/json" | "*/*" => from_json(bytes)?,
+        "application/vnd.kubernetes.protobuf" => from_protobuf(bytes)?,
         other => {
             return Err(ApiError::unsupported_media(format!(
                 "the body of the request was in an unknown format - accepted media types include: application/json, \
@@ -81,6 +86,14 @@ pub(super) fn from_yaml(bytes: &[u8]) -> Result<Document, ApiError> {
         (Some(only), None) => Ok(Document { value: only.value, duplicates: Vec::new() }),
         _ => Err(bad("exactly one document is expected".to_owned())),
     }
+}
+
+fn from_protobuf(bytes: &[u8]) -> Result<Document, ApiError> {
+    let value = protobuf::read(bytes).map_err(|error| match error {
+        ProtobufError::Kind => ApiError::unsupported_media(error.to_string()),
+        ProtobufError::Malformed => ApiError::bad_request(error.to_string()),
+    })?;
+    Ok(Document { value, duplicates: Vec::new() })
 }
 
 /// Levels of nesting, without recursion.

@@ -70,11 +70,8 @@ const ROLLOUTS: &[Column] = &[
 ];
 const NAMESPACES: &[Column] =
     &[NAME, column("Status", "string", 0, Cell::At(&["status", "phase"]), "The status of the namespace"), AGE];
-const CONFIG_MAPS: &[Column] = &[
-    NAME,
-    column("Data", "integer", 0, Cell::Count(&["data", "binaryData"]), "Number of entries."),
-    AGE,
-];
+const CONFIG_MAPS: &[Column] =
+    &[NAME, column("Data", "integer", 0, Cell::Count(&["data", "binaryData"]), "Number of entries."), AGE];
 const SECRETS: &[Column] = &[
     NAME,
     column("Type", "string", 0, Cell::At(&["type"]), "Used to facilitate programmatic handling of secret data."),
@@ -124,7 +121,8 @@ impl Cell {
                 _ => json!(""),
             },
             Self::Count(fields) => {
-                let entries = |field: &&str| value.get(*field).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+                let entries =
+                    |field: &&str| value.get(*field).and_then(Value::as_object).map_or(0, serde_json::Map::len);
                 json!(fields.iter().map(entries).sum::<usize>())
             }
             Self::Joined(path) => {

@@ -155,8 +155,7 @@ fn aggregate(version: &str, groups: &[(&str, &str)]) -> Response<Body> {
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
         "items": items,
     });
-    let media =
-        HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let media = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     answer::typed(StatusCode::OK, media, list.to_string().into())
 }
 

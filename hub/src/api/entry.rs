@@ -97,6 +97,9 @@ impl ApiServer {
         match route {
             Route::Webhook => self.webhook(parts, body).await,
             Route::Version => Ok(answer::json(StatusCode::OK, &discovery::version())),
+            Route::Ready if self.context.replica.raft().status().borrow().leader.is_none() => {
+                Ok(answer::plain(StatusCode::SERVICE_UNAVAILABLE, "no leader is known"))
+            }
             _ => Ok(answer::plain(StatusCode::OK, "ok")),
         }
     }
@@ -149,7 +152,7 @@ impl ApiServer {
             Route::OpenApiV2 => openapi::v2(&asked.headers),
             Route::OpenApiV3 => Ok(openapi::v3()),
             Route::OpenApiV3Of { group, version } => openapi::v3_of(group, version),
-            Route::Version | Route::Health | Route::Webhook => Err(ApiError::no_such_path()),
+            Route::Version | Route::Health | Route::Ready | Route::Webhook => Err(ApiError::no_such_path()),
         }
     }
 

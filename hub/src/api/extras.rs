@@ -73,7 +73,8 @@ impl ApiServer {
         let state = self.context.replica.state();
         let meta = state.meta();
         let members = |members: &std::collections::BTreeMap<u64, Peer>| -> Value {
-            let member = |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
+            let member =
+                |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
             members.iter().map(member).collect()
         };
         let role = match status.role {
@@ -135,7 +136,7 @@ impl ApiServer {
             return Err(ApiError::bad_request("the body of the request is not an ApplicationSet"));
         }
         json::set(&mut set, &["metadata", "namespace"], json!(namespace));
-        let items = self.context.generation.generate(namespace, set).await?;
+        let items = self.context.generators.generate(namespace, set).await?;
         let list = json!({
             "apiVersion": info.api_version(), "kind": "ApplicationList", "metadata": {"resourceVersion": ""},
             "items": items,

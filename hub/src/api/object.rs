@@ -167,8 +167,11 @@ mod tests {
             "apiVersion": "v1", "kind": "Secret", "data": {"a": "eA=="}, "metadata": {"annotations": {last: "x"}},
         });
         mask_secret(&mut secret);
-        assert_eq!(secret, json!({
-            "apiVersion": "v1", "kind": "Secret", "data": {"a": "++++++++"}, "metadata": {"annotations": {}},
-        }));
+        assert_eq!(
+            secret,
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "data": {"a": "++++++++"}, "metadata": {"annotations": {}},
+            })
+        );
     }
 }

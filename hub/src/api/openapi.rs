@@ -5,7 +5,10 @@
 
 mod schemas;
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
 use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use windlass_protocol::resource::{KINDS, KindInfo};
@@ -25,7 +28,11 @@ pub(super) fn v2(headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let is_json = |media: &media::MediaType<'_>| matches!(media.name, "application/json" | "*/*" | "application/*");
     for media in &accepted {
         if is_protobuf(media) {
-            return Ok(answer::typed(StatusCode::OK, HeaderValue::from_static(V2_PROTOBUF), v2_protobuf(version).into()));
+            return Ok(answer::typed(
+                StatusCode::OK,
+                HeaderValue::from_static(V2_PROTOBUF),
+                v2_protobuf(version).into(),
+            ));
         }
         if is_json(media) {
             break;
@@ -63,22 +70,26 @@ fn field(out: &mut Vec<u8>, number: u8, content: &[u8]) {
 /// `/openapi/v3`
 pub(super) fn v3() -> Response<Body> {
     let mut paths = Map::new();
-    for (group, version) in discovery::served() {
+    for ((group, version), document) in DOCUMENTS.iter() {
         let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-        // Documents only change with the build, and clients cache them by this.
-        let hash = blake3::hash(document(group, version).to_string().as_bytes()).to_hex();
+        // Clients cache documents by this.
+        let hash = blake3::hash(document).to_hex();
         let url = format!("/openapi/v3/{path}?hash={}", hash.get(..32).unwrap_or_default());
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
     answer::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
+/// Documents by group and version: they only change with the build.
+static DOCUMENTS: LazyLock<BTreeMap<(&str, &str), Bytes>> = LazyLock::new(|| {
+    let text = |(group, version)| Bytes::from(document(group, version).to_string());
+    discovery::served().map(|served| (served, text(served))).collect()
+});
+
 /// `/openapi/v3/apis/GROUP/VERSION`
 pub(super) fn v3_of(group: &str, version: &str) -> Result<Response<Body>, ApiError> {
-    if !discovery::is_served(group, version) {
-        return Err(ApiError::no_such_path());
-    }
-    Ok(answer::json(StatusCode::OK, &document(group, version)))
+    let document = DOCUMENTS.get(&(group, version)).ok_or_else(ApiError::no_such_path)?;
+    Ok(answer::json_text(StatusCode::OK, document.clone()))
 }
 
 fn document(group: &str, version: &str) -> Value {
@@ -101,14 +112,14 @@ fn add_paths(paths: &mut Map<String, Value>, info: &KindInfo) {
     let scope = if info.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{root}/{}{scope}/{}", info.version, info.plural);
     let object = format!("{collection}/{{name}}");
-    let mut of_collection = vec![("get", "list"), ("post", "post")];
-    of_collection.push(("delete", "deletecollection"));
-    paths.insert(collection.clone(), path(info, &of_collection, &[]));
+    let of_collection = [("get", "list"), ("post", "post"), ("delete", "deletecollection")];
+    paths.insert(collection, path(info, &of_collection, &[]));
     let of_object = [("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")];
-    paths.insert(object.clone(), path(info, &of_object, &["name"]));
+    let status = format!("{object}/status");
+    paths.insert(object, path(info, &of_object, &["name"]));
     if info.status {
         let of_status = [("get", "get"), ("put", "put"), ("patch", "patch")];
-        paths.insert(format!("{object}/status"), path(info, &of_status, &["name"]));
+        paths.insert(status, path(info, &of_status, &["name"]));
     }
     if info.namespaced {
         let everywhere = format!("{root}/{}/{}", info.version, info.plural);

@@ -30,7 +30,7 @@ pub struct ApiContext {
     /// Rendered manifests.
     pub manifests: Arc<dyn Manifests>,
     /// Applications that a set would make.
-    pub generation: Arc<dyn Generation>,
+    pub generators: Arc<dyn Generators>,
     /// Deliveries of Git hosts.
     pub webhook: Arc<dyn Webhook>,
     /// Sessions of agents on this node.
@@ -124,7 +124,7 @@ pub trait Manifests: Send + Sync {
 }
 
 /// Runs generators.
-pub trait Generation: Send + Sync {
+pub trait Generators: Send + Sync {
     /// The Applications that a set would make now; nothing is stored.
     fn generate<'a>(&'a self, namespace: &'a str, set: Value) -> BoxFuture<'a, Result<Vec<Value>, ProviderError>>;
 }

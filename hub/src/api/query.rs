@@ -69,7 +69,9 @@ impl Query {
         match self.get("dryRun") {
             None => Ok(Mode::Commit),
             Some("All") => Ok(Mode::DryRun),
-            Some(other) => Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
+            Some(other) => {
+                Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
+            }
         }
     }
 

@@ -97,10 +97,7 @@ impl ApiServer {
     }
 
     /// A state that is new enough for `resourceVersion`.
-    pub(super) async fn read_state(
-        &self,
-        asked: Option<StateRevision>,
-    ) -> Result<(Arc<State>, Freshness), ApiError> {
+    pub(super) async fn read_state(&self, asked: Option<StateRevision>) -> Result<(Arc<State>, Freshness), ApiError> {
         let replica = &self.context.replica;
         let freshness = match asked {
             Some(StateRevision::ZERO) => Freshness::AsAsked,

@@ -6,7 +6,10 @@ use windlass_protocol::resource::{KINDS, Kind};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Version,
+    /// The process answers.
     Health,
+    /// The node knows a leader: writes and fresh reads can be served.
+    Ready,
     /// `/api`
     CoreVersions,
     /// `/apis`
@@ -61,9 +64,12 @@ pub(super) enum TargetPart {
 /// Questions about accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Review {
-    SelfSubjectAccess,
-    SelfSubjectRules,
-    SelfSubject,
+    /// `SelfSubjectAccessReview`
+    Access,
+    /// `SelfSubjectRulesReview`
+    Rules,
+    /// `SelfSubjectReview`
+    Identity,
 }
 
 /// Group and version of a core path.
@@ -75,7 +81,8 @@ impl Route {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
             ["version"] => Some(Self::Version),
-            ["healthz" | "livez" | "readyz", ..] => Some(Self::Health),
+            ["healthz" | "livez", ..] => Some(Self::Health),
+            ["readyz", ..] => Some(Self::Ready),
             ["api"] => Some(Self::CoreVersions),
             ["apis"] => Some(Self::Groups),
             ["apis", group] => Some(Self::Group((*group).to_owned())),
@@ -91,13 +98,9 @@ impl Route {
             }
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
-            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => {
-                Some(Self::Review(Review::SelfSubjectAccess))
-            }
-            ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => {
-                Some(Self::Review(Review::SelfSubjectRules))
-            }
-            ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Some(Self::Review(Review::SelfSubject)),
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Some(Self::Review(Review::Access)),
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Some(Self::Review(Review::Rules)),
+            ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Some(Self::Review(Review::Identity)),
             ["apis", "windlass.io", "v1alpha1", "clusters", cluster, "token"] => {
                 Some(Self::JoinToken { cluster: (*cluster).to_owned() })
             }
@@ -119,7 +122,7 @@ impl Route {
 
     /// Whether anybody may ask.
     pub(super) const fn is_public(&self) -> bool {
-        matches!(self, Self::Version | Self::Health | Self::Webhook)
+        matches!(self, Self::Version | Self::Health | Self::Ready | Self::Webhook)
     }
 }
 

@@ -6,12 +6,7 @@
 //!
 //! Nothing is buffered per watch: a client that is so slow that its cursor leaves the ring gets 410 as an event and lists again.
 
-use std::{
-    collections::VecDeque,
-    fmt::Write as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -52,8 +47,7 @@ impl ApiServer {
             ApiError::too_many_requests(format!("too many watches (limit api.watches = {limit}), try again later"))
         })?;
         let query = &asked.query;
-        let presentation =
-            Presentation::new(target.kind, media::form(&asked.headers)?, query, wall_clock())?;
+        let presentation = Presentation::new(target.kind, media::form(&asked.headers)?, query, wall_clock())?;
         let mut selector = Selector::parse(target.kind, query.get("labelSelector"), query.get("fieldSelector"))?;
         if let Some(name) = &target.name {
             selector.require_name(name);
@@ -66,7 +60,7 @@ impl ApiServer {
         let limits = &self.context.limits;
         let seconds = DEFAULT_SECONDS.start + (DEFAULT_SECONDS.end - DEFAULT_SECONDS.start) * u64::from(spread()) / 256;
         let time = query.seconds("timeoutSeconds")?.filter(|time| !time.is_zero());
-        let time = time.unwrap_or(Duration::from_secs(seconds)).min(limits.watch_time_max);
+        let time = time.unwrap_or_else(|| Duration::from_secs(seconds)).min(limits.watch_time_max);
         let mut revisions = self.context.replica.machine().revision();
         revisions.mark_changed();
         let (state, _) = self.read_state(Some(revision.unwrap_or_default())).await?;
@@ -181,6 +175,8 @@ impl Watch {
             if self.finished {
                 return None;
             }
+            // Many changes may not concern this watch: others must get their turn meanwhile.
+            tokio::task::consume_budget().await;
             match self.step().await {
                 Ok(Some(chunk)) => return Some(chunk),
                 Ok(None) => {}

@@ -158,7 +158,8 @@ impl ApiServer {
         }
         unchanged_identity(key, &old, &new)?;
         complete(key, &mut new);
-        let warnings = check(asked, key, &new, Some(&old), duplicates).map_err(|error| as_patch_error(key, patch, error))?;
+        let warnings =
+            check(asked, key, &new, Some(&old), duplicates).map_err(|error| as_patch_error(key, patch, error))?;
         let mode = asked.query.mode()?;
         if new == old {
             return Ok(self.shown(asked, StatusCode::OK, key, record, &warnings).await?);
@@ -211,7 +212,7 @@ impl ApiServer {
         mode: Mode,
     ) -> Result<Reply, CommandError> {
         let replica = &self.context.replica;
-        let created = matches!(writes.first(), Some(Write::Create { .. }));
+        let keys: Vec<ObjectKey> = writes.iter().map(written_key).collect();
         let command = Command::Write { writes };
         if mode == Mode::Commit {
             return replica.propose(&asked.subject, &asked.source, preconditions, command).await;
@@ -224,14 +225,19 @@ impl ApiServer {
             preconditions,
             command,
         };
-        let mut state = (*replica.state()).clone();
+        let before = replica.state();
+        let mut state = (*before).clone();
         let mut reply = state.apply(&envelope).result?;
-        for body in &mut reply.bodies {
+        for (body, key) in reply.bodies.iter_mut().zip(&keys) {
+            let Ok(mut value) = serde_json::from_str::<Value>(body) else { continue };
             // A revision that was never given out must not be named.
-            if created && let Ok(mut value) = serde_json::from_str::<Value>(body) {
-                json::remove(&mut value, &["metadata", "resourceVersion"]);
-                *body = value.to_string();
+            match before.object(key) {
+                Some(record) => {
+                    json::set(&mut value, &["metadata", "resourceVersion"], json!(record.revision.to_string()))
+                }
+                None => drop(json::remove(&mut value, &["metadata", "resourceVersion"])),
             }
+            *body = value.to_string();
         }
         Ok(reply)
     }
@@ -291,7 +297,8 @@ impl ApiServer {
             .replica
             .random_bytes()
             .map_err(|_| ApiError::internal("the operating system gives no random numbers"))?;
-        let letter = |byte: &u8| NAME_LETTERS.get(usize::from(*byte) % NAME_LETTERS.len()).map(|byte| char::from(*byte));
+        let letter =
+            |byte: &u8| NAME_LETTERS.get(usize::from(*byte) % NAME_LETTERS.len()).map(|byte| char::from(*byte));
         let prefix: String = prefix.chars().take(GENERATED_PREFIX_MAX).collect();
         Ok(prefix + &random.iter().filter_map(letter).collect::<String>())
     }
@@ -313,6 +320,11 @@ impl From<ApiError> for Attempt {
 /// Kubernetes' sentence for a lost race.
 pub(super) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
+
+fn written_key(write: &Write) -> ObjectKey {
+    let (Write::Create { key, .. } | Write::Replace { key, .. } | Write::Delete { key }) = write;
+    key.clone()
+}
 
 fn replacement(key: &ObjectKey, part: TargetPart, prepared: Prepared) -> Write {
     let part = match part {
@@ -403,7 +415,8 @@ fn check(
     let info = key.kind.info();
     let (kind, version) = (info.name, info.version);
     let all = found.join(", ");
-    let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {all}");
+    let message =
+        format!("{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {all}");
     Err(ApiError::bad_request(message))
 }
 
@@ -427,7 +440,8 @@ fn unknown_of_core(key: &ObjectKey, value: &Value) -> Vec<String> {
         _ => return Vec::new(),
     };
     let fields = value.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
-    let unknown = fields.filter(|field| !matches!(*field, "apiVersion" | "kind" | "metadata") && !known.contains(field));
+    let unknown =
+        fields.filter(|field| !matches!(*field, "apiVersion" | "kind" | "metadata") && !known.contains(field));
     unknown.map(str::to_owned).collect()
 }
 

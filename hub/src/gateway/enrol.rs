@@ -17,7 +17,9 @@ use crate::replica::{CommandError, wall_clock};
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(gateway: &Gateway, connection: &Connection) -> anyhow::Result<()> {
-    tokio::time::timeout(DEADLINE, exchange(gateway, connection)).await.context("the deadline for enrolment has passed")?
+    tokio::time::timeout(DEADLINE, exchange(gateway, connection))
+        .await
+        .context("the deadline for enrolment has passed")?
 }
 
 async fn exchange(gateway: &Gateway, connection: &Connection) -> anyhow::Result<()> {

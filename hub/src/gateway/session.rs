@@ -10,7 +10,10 @@ use windlass_protocol::{
     handshake,
     ids::{Digest, Incarnation, ReceiptSeq},
     json::Json,
-    message::{AgentControl, BlobReply, BlobRequest, CHUNK_BYTES, GoAway, HubControl, Receipt, ReceiptUpload, Retry, StreamOpen},
+    message::{
+        AgentControl, BlobReply, BlobRequest, CHUNK_BYTES, GoAway, HubControl, Receipt, ReceiptUpload, Retry,
+        StreamOpen,
+    },
     session::{HubAction, HubSession},
 };
 use windlass_transport::{

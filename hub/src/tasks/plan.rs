@@ -239,12 +239,12 @@ impl Planner {
         let seen = RefSeen::of(&state);
         let Some(commit) = state.commit else {
             return match state.error {
-                Some(error) => Job::Known(render.finish(Err(vec![error.to_string()])), seen),
+                Some(error) => Job::Known(Box::new(render.finish(Err(vec![error.to_string()]))), seen),
                 None => Job::Pending,
             };
         };
         let error = state.error.map(|error| format!("{error}; the last good commit stays"));
-        Job::Render { render, sources: self.sources.clone(), repository, commit, error, seen }
+        Job::Render(Box::new(RenderJob { render, sources: self.sources.clone(), repository, commit, error, seen }))
     }
 
     /// Proposes; says whether the command was taken.
@@ -262,45 +262,54 @@ impl Planner {
 /// One Application on its way to a change.
 enum Job {
     /// Nothing to render.
-    Known(TargetChange, RefSeen),
+    Known(Box<TargetChange>, RefSeen),
     /// The reference is not resolved yet.
     Pending,
     /// To be rendered.
-    Render {
-        render: Box<ToRender>,
-        sources: Sources,
-        repository: crate::source::Repository,
-        commit: CommitId,
-        error: Option<String>,
-        seen: RefSeen,
-    },
+    Render(Box<RenderJob>),
+}
+
+/// A rendering on its way.
+struct RenderJob {
+    render: Box<ToRender>,
+    sources: Sources,
+    repository: crate::source::Repository,
+    commit: CommitId,
+    /// The source has an error besides its last good commit.
+    error: Option<String>,
+    seen: RefSeen,
 }
 
 impl Job {
     async fn run(self, renderer: &Renderer) -> (Option<TargetChange>, RefSeen, Option<BlobLease>) {
         match self {
-            Self::Known(change, seen) => (Some(change), seen, None),
+            Self::Known(change, seen) => (Some(*change), seen, None),
             Self::Pending => (None, RefSeen::Pending, None),
-            Self::Render { render, sources, repository, commit, error, seen } => {
-                let tree = match sources.tree(&repository, &commit).await {
-                    Ok(tree) => tree,
-                    // Transient by nature: not remembered, so that the next pass tries again.
-                    Err(error) => {
-                        let change = render.finish(Err(vec![error.to_string()]));
-                        return (Some(change), RefSeen::Pending, None);
-                    }
-                };
-                let (outcome, lease) = match renderer.render(&render, tree, &commit).await {
-                    Ok((observed, lease)) => (Ok(observed), lease),
-                    Err(problems) => (Err(problems), None),
-                };
-                let mut change = render.finish(outcome);
-                if let Some(error) = error {
-                    change.conditions.push(windlass_protocol::status::Condition::new("ComparisonError", error));
-                }
-                (Some(change), seen, lease)
-            }
+            Self::Render(job) => job.run(renderer).await,
         }
+    }
+}
+
+impl RenderJob {
+    async fn run(self, renderer: &Renderer) -> (Option<TargetChange>, RefSeen, Option<BlobLease>) {
+        let Self { render, sources, repository, commit, error, seen } = self;
+        let tree = match sources.tree(&repository, &commit).await {
+            Ok(tree) => tree,
+            // Transient by nature: not remembered, so that the next pass tries again.
+            Err(error) => {
+                let change = render.finish(Err(vec![error.to_string()]));
+                return (Some(change), RefSeen::Pending, None);
+            }
+        };
+        let (outcome, lease) = match renderer.render(&render, tree, &commit).await {
+            Ok((observed, lease)) => (Ok(observed), lease),
+            Err(problems) => (Err(problems), None),
+        };
+        let mut change = render.finish(outcome);
+        if let Some(error) = error {
+            change.conditions.push(windlass_protocol::status::Condition::new("ComparisonError", error));
+        }
+        (Some(change), seen, lease)
     }
 }
 

@@ -10,7 +10,7 @@ mod scalar;
 use serde_json::{Map, Value};
 
 use self::scalar::{Analysis, Look};
-use super::number::json_number_text;
+use super::{Style, number::json_number_text};
 
 /// Widest line before a break is looked for.
 const WIDTH: usize = 80;
@@ -41,6 +41,16 @@ pub fn to_yaml_documents<'v>(values: impl IntoIterator<Item = &'v Value>) -> Str
         emitter.document(value);
     }
     emitter.out
+}
+
+/// The style a string is printed in.
+pub(super) fn style_of(text: &str) -> Style {
+    match Analysis::of(text).value_look(text) {
+        Look::Plain => Style::Plain,
+        Look::SingleQuoted => Style::SingleQuoted,
+        Look::DoubleQuoted => Style::DoubleQuoted,
+        Look::Literal => Style::Literal,
+    }
 }
 
 /// Where a node stands.

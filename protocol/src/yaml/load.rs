@@ -106,7 +106,10 @@ impl<'o> Loader<'o> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.begin(at)?;
                 let tag = tag.as_deref().map(tag_name);
-                let scalar = self.scalar(text.into_owned(), style, tag.as_deref(), at)?;
+                // The parser gives a tilde for a value that is not written at all.
+                let absent = style == ScalarStyle::Plain && text == "~" && span.is_empty();
+                let text = if absent { String::new() } else { text.into_owned() };
+                let scalar = self.scalar(text, style, tag.as_deref(), at)?;
                 self.finish(Node::Scalar(scalar), Measure { anchor, nodes: 1, height: 0 }, at)
             }
             Event::SequenceStart(_, anchor, _) => self.open(anchor, at, Content::Sequence(Vec::new())),
@@ -263,17 +266,18 @@ impl<'o> Loader<'o> {
             ScalarStyle::Folded => Style::Folded,
         };
         let found = if style == Style::Plain { Tag::from(&resolve(&text, self.options.dialect)) } else { Tag::Str };
-        let tag = match tag {
-            None => found,
-            Some("!") => Tag::Str,
-            Some(name) => declared(name, &text, self.options.dialect).ok_or_else(|| Error {
-                line: at.line,
-                column: at.column,
-                kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
-            })?,
+        let (tag, style) = match tag {
+            None => (found, style),
+            Some("!") => (Tag::Str, style),
+            Some(name) => {
+                let tag = declared(name, &text, self.options.dialect).ok_or_else(|| Error {
+                    line: at.line,
+                    column: at.column,
+                    kind: ErrorKind::Tag { text: text.clone(), tag: name.to_owned() },
+                })?;
+                (tag, Style::Tagged)
+            }
         };
-        // An explicit type holds whatever the quotes; plain is the style that keeps it.
-        let style = if matches!(tag, Tag::Str | Tag::Other | Tag::Binary) { style } else { Style::Plain };
         Ok(Scalar { text, tag, style, line: at.line })
     }
 }

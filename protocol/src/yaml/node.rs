@@ -67,6 +67,8 @@ pub enum Style {
     Literal,
     /// `>`
     Folded,
+    /// With an explicit tag, which is then always written.
+    Tagged,
 }
 
 impl Scalar {

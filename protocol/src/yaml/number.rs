@@ -54,7 +54,8 @@ pub(super) fn float_value(float: f64) -> Option<Value> {
         return None;
     }
     let json = json_float(float);
-    if !json.contains(['.', 'e']) {
+    // A negative zero stays a float: its sign shows where the number becomes text.
+    if !json.contains(['.', 'e']) && json != "-0" {
         if let Ok(whole) = json.parse::<i64>() {
             return Some(Value::from(whole));
         }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Dialect, Error, ErrorKind, Node, Resolved, Scalar, Style, Tag,
+    emit::style_of,
     number::{float_value, plain_float},
     resolve, timestamp,
 };
@@ -48,7 +49,9 @@ impl Node {
                 let tag = if text.contains(['.', 'e']) { Tag::Float } else { Tag::Int };
                 typed(text, tag)
             }
-            Value::String(text) => Self::string(text.as_str()),
+            Value::String(text) => {
+                Self::Scalar(Scalar { text: text.clone(), tag: Tag::Str, style: style_of(text), line: 0 })
+            }
             Value::Array(items) => Self::Sequence(items.iter().map(Self::from_value).collect()),
             Value::Object(map) => {
                 let entry = |(key, value): (&String, &Value)| (Scalar::string(key.as_str()), Self::from_value(value));
@@ -73,9 +76,9 @@ impl Scalar {
     #[must_use]
     pub fn effective_tag(&self, dialect: Dialect) -> Tag {
         match (self.tag, self.style) {
-            (Tag::Unset, Style::Plain) => Tag::from(&resolve(&self.text, dialect)),
+            (Tag::Unset, Style::Plain | Style::Tagged) => Tag::from(&resolve(&self.text, dialect)),
             (Tag::Unset, _) => Tag::Str,
-            (Tag::Str, _) | (_, Style::Plain) => self.tag,
+            (Tag::Str, _) | (_, Style::Plain | Style::Tagged) => self.tag,
             // A type that the text shows by itself is not written; within quotes it is then read as a string.
             (tag, _) if tag == Tag::from(&resolve(&self.text, dialect)) => Tag::Str,
             (tag, _) => tag,

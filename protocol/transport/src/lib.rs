@@ -6,6 +6,7 @@
 //! - [`endpoint`]: QUIC listener and dialer with mutual TLS, tuned and bounded.
 //! - [`stream`]: frames of [`windlass_protocol::codec`] over QUIC streams, with deadlines and limits.
 //! - [`https`]: TLS over TCP for the API.
+//! - [`root`]: a hub's root certificate, fetched by its pin.
 //! - [`backoff`]: when to dial again (pure).
 //!
 //! A successful QUIC handshake does **not** mean that the other side admitted us: with TLS 1.3 a client finishes
@@ -18,6 +19,7 @@ pub mod backoff;
 pub mod endpoint;
 pub mod https;
 pub mod identity;
+pub mod root;
 pub mod stream;
 
 mod admission;

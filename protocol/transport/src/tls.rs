@@ -186,6 +186,15 @@ impl ClientTls {
     }
 }
 
+impl ClientTls {
+    /// Configuration for a look at the API's certificates over TCP.
+    pub(crate) fn https(&self) -> Result<ClientConfig, IdentityError> {
+        let mut config = self.quic()?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
 /// Checks client certificates: chain and dates by webpki, then that the leaf is of our trust domain.
 #[derive(Debug)]
 struct PeerVerifier {

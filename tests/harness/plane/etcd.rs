@@ -42,11 +42,7 @@ impl Etcd {
             Ok(Some(()))
         })
         .await?;
-        Ok(Self {
-            _process: process,
-            _dir: dir,
-            url,
-        })
+        Ok(Self { _process: process, _dir: dir, url })
     }
 
     /// Where clients reach it.

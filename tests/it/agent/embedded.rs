@@ -143,7 +143,10 @@ fn drift_of_every_form_is_healed() -> Result<()> {
 
         let edits: [(&str, Value); 2] = [
             ("a value", json!({"data": {"key": "x"}})),
-            ("label and tracking", json!({"metadata": {"labels": {"windlass.io/owner": null}, "annotations": {TRACKING_ANNOTATION: null}}})),
+            (
+                "label and tracking",
+                json!({"metadata": {"labels": {"windlass.io/owner": null}, "annotations": {TRACKING_ANNOTATION: null}}}),
+            ),
         ];
         for (what, patch) in edits {
             cluster.with(|cluster| cluster.patch(&key_of("one"), &patch, "kubectl"))?;

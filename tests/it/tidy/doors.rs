@@ -17,51 +17,20 @@ struct Door {
 }
 
 const DOORS: [Door; 7] = [
+    Door { crates: &["quinn", "rustls", "rcgen", "tokio_rustls", "x509_parser"], places: &["protocol/transport"] },
+    Door { crates: &["bincode"], places: &["protocol/src/codec"] },
     Door {
-        crates: &["quinn", "rustls", "rcgen", "tokio_rustls", "x509_parser"],
-        places: &["protocol/transport"],
-    },
-    Door {
-        crates: &["bincode"],
-        places: &["protocol/src/codec"],
-    },
-    Door {
-        crates: &[
-            "serde_saphyr",
-            "saphyr",
-            "granit_parser",
-            "serde_yaml",
-            "serde_yml",
-            "yaml_rust2",
-        ],
+        crates: &["serde_saphyr", "saphyr", "granit_parser", "serde_yaml", "serde_yml", "yaml_rust2"],
         places: &["protocol/src/yaml"],
     },
-    Door {
-        crates: &["sled"],
-        places: &["hub/src/store", "agent/src/checkpoint"],
-    },
-    Door {
-        crates: &["gix"],
-        places: &["hub/src/source"],
-    },
-    Door {
-        crates: &["openraft"],
-        places: &["hub/src/raft"],
-    },
-    Door {
-        crates: &["kube", "k8s_openapi"],
-        places: &["agent/src/cluster", "hub/cli", "tests"],
-    },
+    Door { crates: &["sled"], places: &["hub/src/store", "agent/src/checkpoint"] },
+    Door { crates: &["gix"], places: &["hub/src/source"] },
+    Door { crates: &["openraft"], places: &["hub/src/raft"] },
+    Door { crates: &["kube", "k8s_openapi"], places: &["agent/src/cluster", "hub/cli", "tests"] },
 ];
 
 /// The folders of the pure crates, without those of crates inside of them.
-const PURE_PLACES: [&str; 5] = [
-    "protocol/src",
-    "hub/core",
-    "hub/render",
-    "hub/template",
-    "agent/engine",
-];
+const PURE_PLACES: [&str; 5] = ["protocol/src", "hub/core", "hub/render", "hub/template", "agent/engine"];
 
 /// What a pure crate does not name, beside the crates that are worldly.
 const WORLD: [&[&str]; 11] = [
@@ -88,10 +57,7 @@ pub(super) fn check_doors(files: &[SourceFile]) -> Vec<String> {
                 && !door.places.iter().any(|place| within(&file.path, place))
             {
                 let places = door.places.join(" or ");
-                violations.push(format!(
-                    "{}:{}: {name} belongs in {places}",
-                    file.path, name.line
-                ));
+                violations.push(format!("{}:{}: {name} belongs in {places}", file.path, name.line));
             }
         }
     }
@@ -100,25 +66,15 @@ pub(super) fn check_doors(files: &[SourceFile]) -> Vec<String> {
 
 /// Names of the world in pure crates, one sentence each. Tests may read fixtures.
 pub(super) fn check_purity(files: &[SourceFile]) -> Vec<String> {
-    let tests: Vec<String> = files
-        .iter()
-        .flat_map(SourceFile::test_module_places)
-        .collect();
+    let tests: Vec<String> = files.iter().flat_map(SourceFile::test_module_places).collect();
     let mut violations = Vec::new();
     for file in files {
         let pure = PURE_PLACES.iter().any(|place| within(&file.path, place));
         if !pure || file.is_test() || tests.iter().any(|place| within(&file.path, place)) {
             continue;
         }
-        for name in file
-            .names
-            .iter()
-            .filter(|name| !name.in_test && is_worldly(name))
-        {
-            violations.push(format!(
-                "{}:{}: {name} in a pure crate",
-                file.path, name.line
-            ));
+        for name in file.names.iter().filter(|name| !name.in_test && is_worldly(name)) {
+            violations.push(format!("{}:{}: {name} in a pure crate", file.path, name.line));
         }
     }
     violations
@@ -130,8 +86,7 @@ fn is_worldly(name: &Name) -> bool {
 }
 
 fn within(path: &str, place: &str) -> bool {
-    path.strip_prefix(place)
-        .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    path.strip_prefix(place).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -179,16 +134,9 @@ mod tests {
             assert_eq!(purity("hub/core/src/a.rs", text), [""; 0], "{text}");
         }
         assert_eq!(purity("hub/src/a.rs", "use std::fs;"), [""; 0]);
-        assert_eq!(
-            purity("protocol/transport/src/lib.rs", "use std::net::IpAddr;"),
-            [""; 0]
-        );
+        assert_eq!(purity("protocol/transport/src/lib.rs", "use std::net::IpAddr;"), [""; 0]);
         let after = "#[cfg(test)]\nmod tests { fn f() {} }\nuse std::fs;";
-        assert_eq!(
-            purity("hub/core/src/a.rs", after).len(),
-            1,
-            "what follows the tests counts"
-        );
+        assert_eq!(purity("hub/core/src/a.rs", after).len(), 1, "what follows the tests counts");
     }
 
     #[test]
@@ -230,10 +178,6 @@ mod tests {
         ] {
             assert_eq!(doors(path, text), [""; 0], "{path}: {text}");
         }
-        assert_eq!(
-            doors("hub/src/stores.rs", "use sled::Db;").len(),
-            1,
-            "a longer name is another module"
-        );
+        assert_eq!(doors("hub/src/stores.rs", "use sled::Db;").len(), 1, "a longer name is another module");
     }
 }

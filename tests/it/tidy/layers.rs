@@ -10,14 +10,8 @@ use serde_json::Value;
 const ALLOWED: [(&str, &[&str]); 11] = [
     ("windlass-protocol", &[]),
     ("windlass-transport", &["windlass-protocol"]),
-    (
-        "windlass-hub-core",
-        &["windlass-protocol", "windlass-template"],
-    ),
-    (
-        "windlass-render",
-        &["windlass-protocol", "windlass-template"],
-    ),
+    ("windlass-hub-core", &["windlass-protocol", "windlass-template"]),
+    ("windlass-render", &["windlass-protocol", "windlass-template"]),
     ("windlass-template", &["windlass-protocol"]),
     ("windlass-engine", &["windlass-protocol"]),
     (
@@ -31,14 +25,13 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "windlass-engine",
         ],
     ),
-    (
-        "windlass-agent",
-        &["windlass-protocol", "windlass-transport", "windlass-engine"],
-    ),
+    ("windlass-agent", &["windlass-protocol", "windlass-transport", "windlass-engine"]),
     (
         "windlass",
         &[
             "windlass-protocol",
+            // TLS set-up and the root pin of `login`.
+            "windlass-transport",
             "windlass-hub-core",
             "windlass-render",
             "windlass-template",
@@ -51,21 +44,13 @@ const ALLOWED: [(&str, &[&str]); 11] = [
 
 /// What a crate may depend on only behind a feature: the demo runs a whole fleet in the
 /// process of the command line, and packages are built without it.
-const ALLOWED_OPTIONAL: [(&str, &[&str]); 1] = [(
-    "windlass",
-    &["windlass-hub", "windlass-agent", "windlass-chaos"],
-)];
+const ALLOWED_OPTIONAL: [(&str, &[&str]); 1] = [("windlass", &["windlass-hub", "windlass-agent", "windlass-chaos"])];
 
 const ANYTHING: &[&str] = &["*"];
 
 /// The crates that decide and never act.
-pub(super) const PURE: [&str; 5] = [
-    "windlass-protocol",
-    "windlass-hub-core",
-    "windlass-render",
-    "windlass-template",
-    "windlass-engine",
-];
+pub(super) const PURE: [&str; 5] =
+    ["windlass-protocol", "windlass-hub-core", "windlass-render", "windlass-template", "windlass-engine"];
 
 /// Crates that bring a runtime, a socket, a disk, a clock or chance.
 pub(super) const WORLDLY: [&str; 26] = [
@@ -124,10 +109,7 @@ pub(super) fn check(members: &[Member]) -> Vec<String> {
     let mut violations = Vec::new();
     for member in members {
         let Some(allowed) = lookup(&ALLOWED, &member.name) else {
-            violations.push(format!(
-                "{} has no place in the dependency rule",
-                member.name
-            ));
+            violations.push(format!("{} has no place in the dependency rule", member.name));
             continue;
         };
         let optional = lookup(&ALLOWED_OPTIONAL, &member.name).unwrap_or_default();
@@ -150,52 +132,29 @@ pub(super) fn check(members: &[Member]) -> Vec<String> {
 
 /// The crates of the workspace, out of what cargo knows.
 pub(super) fn members(metadata: &Value) -> Result<Vec<Member>> {
-    let ids = metadata["workspace_members"]
-        .as_array()
-        .context("cargo metadata names no members")?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata names no packages")?;
-    packages
-        .iter()
-        .filter(|package| ids.contains(&package["id"]))
-        .map(member)
-        .collect()
+    let ids = metadata["workspace_members"].as_array().context("cargo metadata names no members")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    packages.iter().filter(|package| ids.contains(&package["id"])).map(member).collect()
 }
 
 fn member(package: &Value) -> Result<Member> {
-    let name = package["name"]
-        .as_str()
-        .context("a package without a name")?;
-    let dependencies = package["dependencies"]
-        .as_array()
-        .context("a package without dependencies")?;
-    let normal = dependencies
-        .iter()
-        .filter(|dependency| dependency["kind"].is_null());
+    let name = package["name"].as_str().context("a package without a name")?;
+    let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
+    let normal = dependencies.iter().filter(|dependency| dependency["kind"].is_null());
     let dependencies = normal.map(|dependency| {
         Ok(Dependency {
-            name: dependency["name"]
-                .as_str()
-                .context("a dependency without a name")?
-                .to_owned(),
+            name: dependency["name"].as_str().context("a dependency without a name")?.to_owned(),
             presence: match dependency["optional"].as_bool() {
                 Some(true) => Presence::BehindFeature,
                 _ => Presence::Always,
             },
         })
     });
-    Ok(Member {
-        name: name.to_owned(),
-        dependencies: dependencies.collect::<Result<_>>()?,
-    })
+    Ok(Member { name: name.to_owned(), dependencies: dependencies.collect::<Result<_>>()? })
 }
 
 fn lookup<'a>(table: &[(&str, &'a [&'a str])], name: &str) -> Option<&'a [&'a str]> {
-    table
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| *value)
+    table.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
 }
 
 #[cfg(test)]
@@ -206,22 +165,11 @@ mod tests {
 
     /// The workspace with one crate that depends on one other.
     fn planted(name: &str, dependency: &str, presence: Presence) -> Vec<String> {
-        let mut members: Vec<Member> = ALLOWED
-            .iter()
-            .map(|(name, _)| Member {
-                name: (*name).to_owned(),
-                dependencies: Vec::new(),
-            })
-            .collect();
+        let mut members: Vec<Member> =
+            ALLOWED.iter().map(|(name, _)| Member { name: (*name).to_owned(), dependencies: Vec::new() }).collect();
         members.retain(|member| member.name != name);
-        let dependency = Dependency {
-            name: dependency.to_owned(),
-            presence,
-        };
-        members.push(Member {
-            name: name.to_owned(),
-            dependencies: vec![dependency],
-        });
+        let dependency = Dependency { name: dependency.to_owned(), presence };
+        members.push(Member { name: name.to_owned(), dependencies: vec![dependency] });
         check(&members)
     }
 
@@ -238,16 +186,10 @@ mod tests {
             ("windlass", "windlass-hub"),
         ] {
             let violations = planted(name, dependency, Presence::Always);
-            assert_eq!(
-                violations,
-                [format!("{name} must not depend on {dependency}")]
-            );
+            assert_eq!(violations, [format!("{name} must not depend on {dependency}")]);
         }
         let violations = planted("windlass-newcomer", "serde", Presence::Always);
-        assert_eq!(
-            violations,
-            ["windlass-newcomer has no place in the dependency rule"]
-        );
+        assert_eq!(violations, ["windlass-newcomer has no place in the dependency rule"]);
     }
 
     #[test]
@@ -270,14 +212,8 @@ mod tests {
                 {"id": "b", "name": "b", "dependencies": []},
             ],
         });
-        let b = Dependency {
-            name: "b".to_owned(),
-            presence: Presence::BehindFeature,
-        };
-        let wanted = Member {
-            name: "a".to_owned(),
-            dependencies: vec![b],
-        };
+        let b = Dependency { name: "b".to_owned(), presence: Presence::BehindFeature };
+        let wanted = Member { name: "a".to_owned(), dependencies: vec![b] };
         assert_eq!(members(&metadata).unwrap(), [wanted]);
     }
 }

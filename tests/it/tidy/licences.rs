@@ -28,13 +28,7 @@ const LICENCES: [&str; 14] = [
 
 /// ring is the one provider: with a second one rustls cannot choose and panics, and the
 /// others need a C tool chain or the system's library.
-const BANNED: [&str; 5] = [
-    "aws-lc-rs",
-    "aws-lc-sys",
-    "native-tls",
-    "openssl",
-    "openssl-sys",
-];
+const BANNED: [&str; 5] = ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys"];
 
 /// A package of the resolved graph.
 #[derive(Debug, Clone)]
@@ -48,9 +42,7 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
     let mut violations = Vec::new();
     for Package { name, licence } in packages {
         if BANNED.contains(&name.as_str()) {
-            violations.push(format!(
-                "{name} must not be in the graph (cargo tree -i {name})"
-            ));
+            violations.push(format!("{name} must not be in the graph (cargo tree -i {name})"));
         }
         match licence.as_deref().map(allows) {
             Some(Ok(true)) => {}
@@ -77,26 +69,16 @@ pub(super) fn check_deny_file(text: &str) -> Vec<String> {
 
 /// The packages that the resolved graph uses, out of what cargo knows.
 pub(super) fn packages(metadata: &Value) -> Result<Vec<Package>> {
-    let nodes = metadata
-        .pointer("/resolve/nodes")
-        .and_then(Value::as_array)
-        .context("cargo metadata resolved nothing")?;
-    let used: BTreeSet<&str> = nodes
-        .iter()
-        .filter_map(|node| node["id"].as_str())
-        .collect();
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata names no packages")?;
+    let nodes =
+        metadata.pointer("/resolve/nodes").and_then(Value::as_array).context("cargo metadata resolved nothing")?;
+    let used: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
     packages
         .iter()
         .filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id)))
         .map(|package| {
             Ok(Package {
-                name: package["name"]
-                    .as_str()
-                    .context("a package without a name")?
-                    .to_owned(),
+                name: package["name"].as_str().context("a package without a name")?.to_owned(),
                 licence: package["license"].as_str().map(str::to_owned),
             })
         })
@@ -106,16 +88,10 @@ pub(super) fn packages(metadata: &Value) -> Result<Vec<Package>> {
 /// Whether a licence expression can be met with the list: SPDX's AND, OR, WITH and
 /// parentheses, and the slash of older packages, which means OR.
 fn allows(expression: &str) -> Result<bool> {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();
     let met = any_of(&mut words).with_context(|| format!("licence {expression:?}"))?;
-    anyhow::ensure!(
-        words.next().is_none(),
-        "licence {expression:?} goes on after its end"
-    );
+    anyhow::ensure!(words.next().is_none(), "licence {expression:?} goes on after its end");
     Ok(met)
 }
 
@@ -141,9 +117,7 @@ fn one(words: &mut Words<'_>) -> Result<bool> {
     let word = words.next().context("ends too early")?;
     if word == "(" {
         let met = any_of(words)?;
-        words
-            .next_if_eq(&")")
-            .context("a parenthesis is not closed")?;
+        words.next_if_eq(&")").context("a parenthesis is not closed")?;
         return Ok(met);
     }
     if words.next_if_eq(&"WITH").is_some() {
@@ -180,10 +154,8 @@ mod tests {
 
     #[test]
     fn finds_bad_packages() {
-        let package = |name: &str, licence: Option<&str>| Package {
-            name: name.to_owned(),
-            licence: licence.map(str::to_owned),
-        };
+        let package =
+            |name: &str, licence: Option<&str>| Package { name: name.to_owned(), licence: licence.map(str::to_owned) };
         let packages = [
             package("serde", Some("MIT OR Apache-2.0")),
             package("copyleft", Some("GPL-3.0-only")),
@@ -200,15 +172,8 @@ mod tests {
 
     #[test]
     fn finds_a_gap_in_the_deny_file() {
-        let names: Vec<String> = LICENCES
-            .iter()
-            .chain(&BANNED)
-            .map(|name| format!("{name:?}"))
-            .collect();
+        let names: Vec<String> = LICENCES.iter().chain(&BANNED).map(|name| format!("{name:?}")).collect();
         assert!(check_deny_file(&names.join("\n")).is_empty());
-        assert_eq!(
-            check_deny_file(&names[1..].join("\n")),
-            [".deny.toml does not name 0BSD"]
-        );
+        assert_eq!(check_deny_file(&names[1..].join("\n")), [".deny.toml does not name 0BSD"]);
     }
 }

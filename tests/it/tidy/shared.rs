@@ -31,21 +31,12 @@ mod tests {
     fn finds_a_copy() {
         let file = |name: &str, content: &str| (name.to_owned(), content.as_bytes().to_vec());
         let text = "kind: Deployment\n".repeat(10);
-        let originals = [
-            file("apps/web.yaml", &text),
-            file("apps/short.yaml", "resources: []\n"),
-        ];
+        let originals = [file("apps/web.yaml", &text), file("apps/short.yaml", "resources: []\n")];
         let project = [
             file("tests/data/copy.yaml", &text),
-            file(
-                "tests/data/own.yaml",
-                &text.replace("Deployment", "DaemonSet"),
-            ),
+            file("tests/data/own.yaml", &text.replace("Deployment", "DaemonSet")),
             file("tests/data/short.yaml", "resources: []\n"),
         ];
-        assert_eq!(
-            check(&project, &originals),
-            ["tests/data/copy.yaml: a copy of apps/web.yaml"]
-        );
+        assert_eq!(check(&project, &originals), ["tests/data/copy.yaml: a copy of apps/web.yaml"]);
     }
 }

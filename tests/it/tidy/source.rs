@@ -45,27 +45,14 @@ impl SourceFile {
             in_test: false,
         };
         reader.read_to(usize::MAX);
-        let Reader {
-            names,
-            test_modules,
-            test_lines,
-            ..
-        } = reader;
-        Self {
-            path: path.to_owned(),
-            text,
-            names,
-            test_modules,
-            test_lines,
-        }
+        let Reader { names, test_modules, test_lines, .. } = reader;
+        Self { path: path.to_owned(), text, names, test_modules, test_lines }
     }
 
     /// Whether the whole file is test code by its name.
     pub(super) fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs")
-            || ["/tests/", "/benches/", "/examples/"]
-                .iter()
-                .any(|folder| self.path.contains(folder))
+            || ["/tests/", "/benches/", "/examples/"].iter().any(|folder| self.path.contains(folder))
     }
 
     /// Lines that are not inside of test modules.
@@ -80,10 +67,7 @@ impl SourceFile {
             Some((folder, "lib" | "main" | "mod")) => folder,
             _ => stem,
         };
-        self.test_modules
-            .iter()
-            .map(|module| format!("{folder}/{module}"))
-            .collect()
+        self.test_modules.iter().map(|module| format!("{folder}/{module}")).collect()
     }
 }
 
@@ -96,11 +80,7 @@ impl Name {
     /// Whether it is `banned` or below it, or imports a parent of it as a whole.
     pub(super) fn reaches(&self, banned: &[&str]) -> bool {
         let common = self.segments.len().min(banned.len());
-        let equal = self
-            .segments
-            .iter()
-            .zip(banned)
-            .all(|(mine, theirs)| mine == theirs);
+        let equal = self.segments.iter().zip(banned).all(|(mine, theirs)| mine == theirs);
         equal && (common == banned.len() || self.opens)
     }
 }
@@ -152,10 +132,7 @@ impl Reader {
         let outer = std::mem::replace(&mut self.in_test, true);
         self.read_to(end);
         self.in_test = outer;
-        let last = self
-            .tokens
-            .get(end.saturating_sub(1))
-            .map_or(first, |token| token.line);
+        let last = self.tokens.get(end.saturating_sub(1)).map_or(first, |token| token.line);
         if !outer {
             self.test_lines += last + 1 - first;
         }
@@ -241,26 +218,13 @@ impl Reader {
         match path.len() {
             0 => self.at += 1,
             1 => {}
-            _ => self.names.push(Name {
-                line,
-                in_test: self.in_test,
-                segments: path,
-                opens: false,
-            }),
+            _ => self.names.push(Name { line, in_test: self.in_test, segments: path, opens: false }),
         }
     }
 
     fn add(&mut self, segments: Vec<String>, opens: bool) {
-        let line = self
-            .tokens
-            .get(self.at.saturating_sub(1))
-            .map_or(0, |token| token.line);
-        self.names.push(Name {
-            line,
-            in_test: self.in_test,
-            segments,
-            opens,
-        });
+        let line = self.tokens.get(self.at.saturating_sub(1)).map_or(0, |token| token.line);
+        self.names.push(Name { line, in_test: self.in_test, segments, opens });
     }
 
     fn take(&mut self) -> String {
@@ -282,10 +246,7 @@ impl Reader {
     }
 
     fn looks_at(&self, texts: &[&str]) -> bool {
-        texts
-            .iter()
-            .enumerate()
-            .all(|(ahead, text)| self.is(ahead, text))
+        texts.iter().enumerate().all(|(ahead, text)| self.is(ahead, text))
     }
 }
 
@@ -298,11 +259,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Vec<String> {
-        SourceFile::new("a.rs", text.to_owned())
-            .names
-            .iter()
-            .map(Name::to_string)
-            .collect()
+        SourceFile::new("a.rs", text.to_owned()).names.iter().map(Name::to_string).collect()
     }
 
     #[test]
@@ -320,20 +277,13 @@ mod tests {
     #[test]
     fn knows_the_lines() {
         let text = "//! a::b\n\"\n\";\nuse c::d;\n\nfn f() { e::f() }\n";
-        let lines: Vec<usize> = SourceFile::new("a.rs", text.to_owned())
-            .names
-            .iter()
-            .map(|name| name.line)
-            .collect();
+        let lines: Vec<usize> = SourceFile::new("a.rs", text.to_owned()).names.iter().map(|name| name.line).collect();
         assert_eq!(lines, [4, 6]);
     }
 
     #[test]
     fn does_not_count_lines_of_tests() {
         let text = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use a::b;\n}\nfn g() {}\n";
-        assert_eq!(
-            SourceFile::new("a.rs", text.to_owned()).lines_without_tests(),
-            3
-        );
+        assert_eq!(SourceFile::new("a.rs", text.to_owned()).lines_without_tests(), 3);
     }
 }

@@ -80,10 +80,10 @@ impl<'a> Walk<'a> {
             }
         }
         for member in owned.members() {
-            if !desired.contains(&member) {
-                if let Some((index, item)) = live.iter().enumerate().find(|(_, item)| **item == member) {
-                    self.under(Step::Index(index), |walk| walk.note(Some(item)));
-                }
+            if !desired.contains(&member)
+                && let Some((index, item)) = live.iter().enumerate().find(|(_, item)| **item == member)
+            {
+                self.under(Step::Index(index), |walk| walk.note(Some(item)));
             }
         }
     }

@@ -111,7 +111,7 @@ fn lost_elements_of_owned_lists_are_drift() {
     let key = |name: &str| format!("k:{}", json!({"name": name}));
     let element = json!({".": {}, "f:name": {}, "f:value": {}});
     let owned = json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {
-        key("web"): {".": {}, "f:name": {}, "f:image": {}, "f:env": {key("A"): element.clone(), key("B"): element}}}}}}});
+        key("web"): {".": {}, "f:name": {}, "f:image": {}, "f:env": {key("A"): element, key("B"): element}}}}}}});
     let live = with_owned(container(json!({"env": env})), owned);
     let with = |env: Value| container(json!({"env": env}));
     let (a, b) = (json!({"name": "A", "value": "1"}), json!({"name": "B", "value": "2"}));

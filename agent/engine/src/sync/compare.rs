@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use windlass_protocol::{
     ids::Digest,
     manifest::{self, ResourceKey},
@@ -12,7 +13,7 @@ use crate::{
     diff::{self, Difference, IgnoreRules},
     discovery::GroupKind,
     extension::Extension,
-    pair::Owner,
+    pair::{self, Owner},
     scope::{Item, Placed},
 };
 
@@ -108,13 +109,25 @@ pub(super) fn verdict(item: &Item, world: &World, rules: &Rules<'_>) -> Verdict 
         Some((_, fields)) => difference.without(fields),
         None => difference,
     };
-    if live.owner == Owner::Nobody {
-        let mut untracked = difference;
+    let mut difference = difference;
+    if pair::tracked_by(&live.object).is_none() {
         let pointer = format!("/metadata/annotations/{}", manifest::TRACKING_ANNOTATION.replace('/', "~1"));
-        untracked.fields.insert(pointer, Digest::of(b""));
-        return Verdict::Different(untracked);
+        difference.fields.insert(pointer, Digest::of(b""));
+    }
+    // Without its label an object falls out of the filtered watches. One that another tool labels in its own way, and that we
+    // never wrote, is not touched for it.
+    if manifest::label(&live.object, manifest::OWNER_LABEL).is_none() && is_written_by_us(&live.object) {
+        let pointer = format!("/metadata/labels/{}", manifest::OWNER_LABEL.replace('/', "~1"));
+        difference.fields.insert(pointer, Digest::of(b""));
     }
     if difference.is_empty() { Verdict::Synced } else { Verdict::Different(difference) }
+}
+
+/// Whether our field manager has an entry in managedFields.
+fn is_written_by_us(live: &Value) -> bool {
+    let entries = windlass_protocol::json::at(live, &["metadata", "managedFields"]).and_then(Value::as_array);
+    let ours = |entry: &Value| windlass_protocol::json::text(entry, &["manager"]) == manifest::FIELD_MANAGER;
+    entries.is_some_and(|entries| entries.iter().any(ours))
 }
 
 /// Names the manifest of an item in a baseline.

@@ -93,6 +93,7 @@ impl Reconciler {
             retries: 0,
             started_at: now,
             done: Vec::new(),
+            failure: None,
         });
         self.record_changed = true;
         self.operation = Some(Operation::fresh());
@@ -130,7 +131,7 @@ impl Reconciler {
             .filter(|(_, verdict)| matches!(verdict, Verdict::Missing | Verdict::Different(_)))
             .map(|(key, _)| key)
             .filter(|key| succeeded || self.settled.contains(*key))
-            .filter(|key| !comparison.placed.items.get(*key).is_some_and(|item| item.denied.is_some()));
+            .filter(|key| comparison.placed.items.get(*key).is_none_or(|item| item.denied.is_none()));
         let extra = prunable.iter().filter(|_| succeeded);
         let settings = &self.environment.settings;
         let (due, later): (Vec<_>, Vec<_>) =

@@ -64,12 +64,7 @@ impl Reconciler {
     }
 
     fn next_end(&mut self, ending: &mut Ending, now: Millis) -> Option<(Work, ResourceKey)> {
-        let unknown = self
-            .world
-            .inventory()
-            .keys()
-            .find(|key| !self.world.knows(key) && self.world.error(&GroupKind::of(key)).is_none());
-        if self.kinds.is_none() || unknown.is_some() {
+        if !self.knows_all() {
             return None;
         }
         self.sort_out(ending);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     action::{Action, Work},
-    discovery::GroupKind,
+    discovery::{GroupKind, Kinds},
     scope,
 };
 
@@ -58,6 +58,7 @@ impl Reconciler {
             };
             self.comparisons.insert(digest, Comparison::new(placed, &self.world, &rules));
             placed_new = true;
+            self.looked = None;
         }
         if placed_new {
             let (comparisons, operation) = (&self.comparisons, &self.operation);
@@ -121,7 +122,19 @@ impl Reconciler {
                 self.wake(self.refresh.not_before);
             }
         }
+        if self.looked == Some(self.world.version()) && self.look_at.is_none_or(|at| now < at) {
+            if let Some(at) = self.look_at {
+                self.wake(at);
+            }
+            return None;
+        }
+        self.look(&kinds, now)
+    }
+
+    /// Goes through everything that is needed; remembers when nothing is left to ask for.
+    fn look(&mut self, kinds: &Kinds, now: Millis) -> Option<Action> {
         let mut absent = false;
+        self.look_at = None;
         for (kind, (version, keys)) in self.needs() {
             if kinds.is_absent(&kind) {
                 absent |= !self.world.knows_kind(&kind);
@@ -137,14 +150,24 @@ impl Reconciler {
                 let version = version.filter(|version| kinds.serves(&kind, version));
                 return Some(Action { id, work: Work::Observe { kind, version, keys } });
             }
+            if let Some(at) = self.world.retry_at(&kind) {
+                self.look_at = Some(self.look_at.map_or(at, |known| known.min(at)));
+            }
         }
         if absent {
             self.bring_up_to_date();
         }
-        if let Some(at) = self.world.retry_at() {
+        self.looked = Some(self.world.version());
+        if let Some(at) = self.look_at {
             self.wake(at);
         }
         None
+    }
+
+    /// Whether everything that is needed is known, or cannot be.
+    pub(super) fn knows_all(&self) -> bool {
+        let known = |key: &ResourceKey| self.world.knows(key) || self.world.error(&GroupKind::of(key)).is_some();
+        self.kinds.is_some() && self.needs().values().all(|(_, keys)| keys.iter().all(known))
     }
 
     /// Whether everything is known that an operation on this bundle depends on. What cannot be observed does not hold it.

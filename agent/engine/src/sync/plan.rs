@@ -239,11 +239,11 @@ impl Scheme<'_> {
             task.message = denied.to_owned();
             return;
         }
-        if self.options.value("FailOnSharedResource") == Some("true") {
-            if let Some(Verdict::Shared(other)) = self.comparison.verdict(&task.key) {
-                task.state = TaskState::Failed;
-                task.message = format!("Shared resource found: {} is part of application {other}", task.key);
-            }
+        if self.options.value("FailOnSharedResource") == Some("true")
+            && let Some(Verdict::Shared(other)) = self.comparison.verdict(&task.key)
+        {
+            task.state = TaskState::Failed;
+            task.message = format!("Shared resource found: {} is part of application {other}", task.key);
         }
     }
 

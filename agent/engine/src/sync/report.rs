@@ -179,11 +179,11 @@ impl Reconciler {
         let released = self.assignment.released.as_ref();
         if let (Some(report), Some(released)) =
             (report, released.filter(|_| self.assignment.policy.automated.is_some()))
+            && report.bundle == released.digest
+            && report.phase != OperationPhase::Succeeded
         {
-            if report.bundle == released.digest && report.phase != OperationPhase::Succeeded {
-                let text = format!("Failed last sync attempt to {}: {}", released.revision, report.message);
-                conditions.push(Condition::new("SyncError", text));
-            }
+            let text = format!("Failed last sync attempt to {}: {}", released.revision, report.message);
+            conditions.push(Condition::new("SyncError", text));
         }
         let Some(comparison) = comparison else { return conditions };
         conditions.extend(comparison.placed.conditions.iter().cloned());
@@ -215,17 +215,17 @@ impl Reconciler {
 
     /// One sentence: the worst object, else the first condition, else what holds automatic operations.
     fn message(&self, resources: &[ResourceStatus], conditions: &[Condition], health: HealthStatus) -> String {
-        if let Some(ending) = &self.ending {
-            if let crate::End::Pending(text) | crate::End::Failing(text) = &ending.state {
-                return text.clone();
-            }
+        if let Some(ending) = &self.ending
+            && let crate::End::Pending(text) | crate::End::Failing(text) = &ending.state
+        {
+            return text.clone();
         }
         if let Some(failed) =
             resources.iter().find(|line| line.status != SyncStatus::Synced && !line.message.is_empty())
+            && !failed.requires_pruning
+            && !failed.message.starts_with("differs: ")
         {
-            if !failed.requires_pruning && !failed.message.starts_with("differs: ") {
-                return format!("{}: {}", failed.key(), failed.message);
-            }
+            return format!("{}: {}", failed.key(), failed.message);
         }
         if health != HealthStatus::Healthy {
             let worst = resources.iter().find(|line| line.health.as_ref().is_some_and(|it| it.status == health));

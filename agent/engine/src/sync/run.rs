@@ -43,6 +43,8 @@ pub(super) struct Operation {
     retry_at: Option<Millis>,
     /// Pause between two waves.
     pause_until: Millis,
+    /// Hooks that were deleted after their work.
+    cleaned: BTreeSet<ResourceKey>,
     /// The stage that was left last.
     left: Option<(Phase, i64)>,
     /// Failed with this message; `SyncFail` hooks run.
@@ -56,7 +58,7 @@ pub(super) struct Operation {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Do this.
-    Act(Work, Purpose),
+    Act(Box<Work>, Purpose),
     /// Nothing to do now.
     Wait,
     /// Something changed: look again.
@@ -70,6 +72,7 @@ impl Operation {
             stop: None,
             retry_at: None,
             pause_until: Millis(0),
+            cleaned: BTreeSet::new(),
             left: None,
             failure: None,
             message: String::new(),
@@ -154,6 +157,7 @@ impl Reconciler {
         if let Some(running) = &mut self.record.running {
             running.retries = running.retries.saturating_add(1);
             running.done.clear();
+            running.failure = None;
         }
         self.record_changed = true;
         *operation = Operation::resumed();
@@ -217,6 +221,8 @@ impl Reconciler {
             self.record_changed |= self.world.take_inventory_changed();
         }
         operation.tasks = Some(tasks);
+        self.looked = None;
+        operation.failure = running.failure;
         Step::Again
     }
 
@@ -240,15 +246,31 @@ impl Reconciler {
                 return self.step_groups(operation, stage, now);
             }
             if tasks.iter().any(|task| task.state == TaskState::Failed) {
-                return self.fail(operation, now);
+                return self.fail(operation);
             }
             if Some(stage) == last && !tasks.iter().any(|task| task.is_hook()) {
-                return self.finish(operation, OperationPhase::Succeeded, "successfully synced (no more tasks)", now);
+                return self.succeed(operation, "successfully synced (no more tasks)", now);
             }
             operation.message = waiting_for(&tasks);
             return Step::Wait;
         }
-        self.finish(operation, OperationPhase::Succeeded, "successfully synced (all tasks run)", now)
+        self.succeed(operation, "successfully synced (all tasks run)", now)
+    }
+
+    fn succeed(&mut self, operation: &mut Operation, message: &str, now: Millis) -> Step {
+        if !self.has_cleaned_up(operation, TaskState::Done) {
+            return Step::Wait;
+        }
+        self.finish(operation, OperationPhase::Succeeded, message, now)
+    }
+
+    /// Deletes the hooks of all phases whose policy says so. An operation ends only when that is done: after its end nobody would
+    /// remember them.
+    fn has_cleaned_up(&mut self, operation: &mut Operation, state: TaskState) -> bool {
+        for phase in [Phase::PreSync, Phase::Sync, Phase::PostSync] {
+            self.clean_up(operation, phase, state);
+        }
+        self.cleanups.is_empty() && !self.in_flight.values().any(|purpose| *purpose == Purpose::Cleanup)
     }
 
     /// A stage is over: hooks of a phase that is over go, and the next wave waits a moment.
@@ -258,7 +280,7 @@ impl Reconciler {
         }
         let worked = operation.left.is_some() || stage.1 != i64::MIN;
         operation.left = Some(stage);
-        if worked && waves > 1 && !operation.resumed {
+        if worked && waves > 1 && !operation.resumed && !self.is_dry_run() {
             operation.pause_until = now.plus(self.environment.settings.wave_delay);
         }
         let phase_is_over = !operation.tasks().iter().any(|task| task.phase == stage.0 && !task.is_final());
@@ -268,23 +290,30 @@ impl Reconciler {
     }
 
     /// Deletes hooks of a phase whose delete policy says so; that they are done is on the disk before.
-    fn clean_up(&mut self, operation: &Operation, phase: Phase, state: TaskState) {
+    fn clean_up(&mut self, operation: &mut Operation, phase: Phase, state: TaskState) {
+        let mut cleaned = Vec::new();
         for task in operation.tasks().iter().filter(|task| task.phase == phase && task.state == state) {
             let TaskWork::Hook { manifest, run } = &task.work else { continue };
             let policy = hook::delete_policy(manifest);
             let goes = if state == TaskState::Done { policy.succeeded } else { policy.failed };
             let Some(live) = self.world.object(&task.key).filter(|_| goes) else { continue };
+            if operation.cleaned.contains(&task.key) {
+                continue;
+            }
+            cleaned.push(task.key.clone());
             self.cleanups.push_back(Work::Delete {
                 key: task.key.clone(),
                 version: Some(task.version.clone()),
                 uid: Some(pair::uid(live).to_owned()),
                 propagation: Propagation::Background,
             });
-            if let Some(running) = self.record.running.as_mut().filter(|running| !running.done.contains(run)) {
+            let running = self.record.running.as_mut().filter(|_| state == TaskState::Done);
+            if let Some(running) = running.filter(|running| !running.done.contains(run)) {
                 running.done.push(run.clone());
                 self.record_changed = true;
             }
         }
+        operation.cleaned.extend(cleaned);
     }
 
     /// Inside a stage, prunes come first, then kind after kind.
@@ -310,7 +339,7 @@ impl Reconciler {
             }
             if let Some(work) = self.issue(task, now) {
                 let purpose = Purpose::Task { sequence: self.record.sequence, index, dry_run: self.is_dry_run() };
-                return Step::Act(work, purpose);
+                return Step::Act(Box::new(work), purpose);
             }
             changed |= task.state != TaskState::Pending;
         }
@@ -349,11 +378,9 @@ impl Reconciler {
     }
 
     /// The attempt failed: `SyncFail` hooks, then a retry or the end.
-    fn fail(&mut self, operation: &mut Operation, now: Millis) -> Step {
+    fn fail(&mut self, operation: &mut Operation) -> Step {
         let failed: Vec<&Task> = operation.tasks().iter().filter(|task| task.state == TaskState::Failed).collect();
-        let applied =
-            failed.iter().any(|task| task.is_hook() || task.waiting_since.is_none() && task.attempts == u32::MAX);
-        let head = if applied {
+        let head = if failed.iter().all(|task| task.was_written) {
             "one or more synchronization tasks completed unsuccessfully"
         } else {
             "one or more objects failed to apply"
@@ -362,11 +389,12 @@ impl Reconciler {
             failed.iter().map(|task| &*task.message).filter(|text| !text.is_empty()).take(REASONS_MAX).collect();
         let message =
             if reasons.is_empty() { head.to_owned() } else { format!("{head}, reason: {}", reasons.join(",")) };
-        for phase in [Phase::PreSync, Phase::Sync, Phase::PostSync] {
-            self.clean_up(operation, phase, TaskState::Failed);
+        if let Some(running) = &mut self.record.running {
+            running.failure = Some(message.clone());
+            self.record_changed = true;
         }
         operation.failure = Some(message);
-        self.step_failure(operation, now)
+        Step::Again
     }
 
     fn step_failure(&mut self, operation: &mut Operation, now: Millis) -> Step {
@@ -375,7 +403,7 @@ impl Reconciler {
             let waits = operation.tasks().iter().filter(|task| task.stage() == stage).all(Task::is_issued);
             return if waits { Step::Wait } else { self.step_groups(operation, stage, now) };
         }
-        if operation.is_in_flight() {
+        if operation.is_in_flight() || !self.has_cleaned_up(operation, TaskState::Failed) {
             return Step::Wait;
         }
         let message = operation.failure.clone().unwrap_or_default();
@@ -402,11 +430,6 @@ impl Reconciler {
     ) -> Step {
         let Some(running) = self.record.running.clone() else { return Step::Wait };
         let succeeded = phase == OperationPhase::Succeeded;
-        if succeeded {
-            for phase in [Phase::PreSync, Phase::Sync, Phase::PostSync] {
-                self.clean_up(operation, phase, TaskState::Done);
-            }
-        }
         let superseded = operation.is_stopping();
         let follows = self.assignment.released.as_ref().is_some_and(|it| it.digest == running.bundle.digest);
         if is_whole(&running.cause) && follows && !(superseded && running.cause == Cause::Automatic) {

@@ -32,6 +32,8 @@ pub(super) struct World {
     /// What is ours, with its uid; empty while only intended.
     inventory: BTreeMap<ResourceKey, String>,
     inventory_changed: bool,
+    /// Raised whenever what has to be observed may have changed.
+    version: u64,
     pub(super) baselines: BTreeMap<ResourceKey, (Digest, BTreeMap<String, Digest>)>,
     /// Keys that changed since the comparisons were brought up to date.
     changed: BTreeSet<ResourceKey>,
@@ -87,6 +89,11 @@ impl World {
         &self.inventory
     }
 
+    /// Changes whenever what has to be observed may have changed.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Whether the inventory has to be written again.
     pub(super) const fn take_inventory_changed(&mut self) -> bool {
         std::mem::replace(&mut self.inventory_changed, false)
@@ -95,8 +102,9 @@ impl World {
     /// Notes that these objects are about to become ours.
     pub(super) fn intend(&mut self, keys: impl IntoIterator<Item = ResourceKey>) {
         for key in keys {
-            if !self.inventory.contains_key(&key) {
-                self.inventory.insert(key, String::new());
+            if let std::collections::btree_map::Entry::Vacant(e) = self.inventory.entry(key) {
+                e.insert(String::new());
+                self.version += 1;
                 self.inventory_changed = true;
             }
         }
@@ -154,23 +162,29 @@ impl World {
         if watch.nonexistent {
             *watch = Watch::default();
         }
-        if watch.pending.is_some() || now < watch.retry_at {
+        if watch.complete && !watch.stale && keys.is_subset(&watch.asked) {
+            // What could not be asked is not needed any more.
+            watch.error = None;
             return None;
         }
-        if watch.complete && !watch.stale && keys.is_subset(&watch.asked) {
+        if watch.pending.is_some() || now < watch.retry_at {
             return None;
         }
         watch.pending = Some(Request { action, keys: keys.clone(), touched: BTreeSet::new() });
         Some(keys.iter().cloned().collect())
     }
 
-    /// When a kind may be asked about again.
-    pub(super) fn retry_at(&self) -> Option<Millis> {
-        self.kinds.values().filter(|watch| watch.pending.is_none() && watch.error.is_some()).map(|it| it.retry_at).min()
+    /// When a kind that could not be observed may be asked about again.
+    pub(super) fn retry_at(&self, kind: &GroupKind) -> Option<Millis> {
+        self.kinds
+            .get(kind)
+            .filter(|watch| watch.pending.is_none() && watch.error.is_some())
+            .map(|watch| watch.retry_at)
     }
 
     /// Forgets what was observed, so that it is asked for again; live objects stay known until the answer.
     pub(super) fn forget(&mut self, kind: Option<&GroupKind>) {
+        self.version += 1;
         for (name, watch) in &mut self.kinds {
             if kind.is_none_or(|kind| kind == name) {
                 watch.stale = true;
@@ -186,6 +200,7 @@ impl World {
             return;
         }
         let Some(request) = watch.pending.take() else { return };
+        self.version += 1;
         watch.asked.extend(request.keys);
         watch.complete = true;
         watch.stale = false;
@@ -214,6 +229,7 @@ impl World {
         if watch.pending.as_ref().is_none_or(|request| request.action != action) {
             return;
         }
+        self.version += 1;
         watch.pending = None;
         watch.error = Some(message);
         watch.retry_at = now.plus(Millis((1_000_u64 << watch.attempts.min(6)).min(60_000)));
@@ -237,10 +253,10 @@ impl World {
     /// Takes a live object in, unless a newer version of it is known.
     pub(super) fn insert(&mut self, object: Arc<Value>, lens: &Lens<'_>) {
         let key = ResourceKey::of(&object);
-        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(&key)) {
-            if let Some(request) = &mut watch.pending {
-                request.touched.insert(key.clone());
-            }
+        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(&key))
+            && let Some(request) = &mut watch.pending
+        {
+            request.touched.insert(key.clone());
         }
         if self.live.get(&key).is_some_and(|known| is_older(&object, &known.object)) {
             return;
@@ -254,6 +270,7 @@ impl World {
             Owner::Ours => {
                 let uid = pair::uid(&object).to_owned();
                 if self.inventory.get(&key) != Some(&uid) {
+                    self.version += 1;
                     self.inventory.insert(key.clone(), uid);
                     self.inventory_changed = true;
                 }
@@ -268,10 +285,10 @@ impl World {
     /// An object is gone, if it was the one with this uid.
     pub(super) fn gone(&mut self, key: &ResourceKey, uid: Option<&str>, lens: &Lens<'_>) {
         let same = self.live.get(key).is_none_or(|live| uid.is_none_or(|uid| pair::uid(&live.object) == uid));
-        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(key)) {
-            if let Some(request) = &mut watch.pending {
-                request.touched.insert(key.clone());
-            }
+        if let Some(watch) = self.kinds.get_mut(&GroupKind::of(key))
+            && let Some(request) = &mut watch.pending
+        {
+            request.touched.insert(key.clone());
         }
         if same {
             self.remove(key, lens);
@@ -293,10 +310,10 @@ impl World {
         if self.inventory.remove(key).is_some() {
             self.inventory_changed = true;
         }
-        if let Some(live) = self.live.get_mut(key) {
-            if live.owner == Owner::Ours {
-                live.owner = Owner::Nobody;
-            }
+        if let Some(live) = self.live.get_mut(key)
+            && live.owner == Owner::Ours
+        {
+            live.owner = Owner::Nobody;
         }
     }
 

@@ -144,7 +144,12 @@ impl Driver {
                 return;
             }
         }
-        panic!("no end in sight: {:?}", self.log.iter().rev().take(20).collect::<Vec<_>>());
+        panic!(
+            "no end in sight at {:?}, woken for {:?}: {:#?}",
+            self.now,
+            self.reconciler.poll_timeout(),
+            self.status()
+        );
     }
 
     /// Everything that happens at this moment.

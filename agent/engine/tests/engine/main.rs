@@ -1,5 +1,7 @@
 //! The engine against the simulated cluster, in virtual time.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
 mod driver;
 mod health;
 mod lifecycle;

@@ -85,9 +85,12 @@ fn a_degraded_wave_fails_the_operation() {
     driver.run(Millis(5_000));
     let (failed, message) = phase(&driver);
     assert_eq!(failed, OperationPhase::Failed);
-    assert!(message.starts_with(
-        "one or more synchronization tasks completed unsuccessfully, reason: Deployment \"web\" exceeded"
-    ));
+    assert!(
+        message.starts_with(
+            "one or more synchronization tasks completed unsuccessfully, reason: Deployment \"web\" exceeded"
+        ),
+        "{message}"
+    );
     assert!(driver.live("ConfigMap", "late").is_none());
     driver.assert_state(SyncStatus::OutOfSync, HealthStatus::Degraded);
 }

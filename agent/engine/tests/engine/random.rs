@@ -94,7 +94,7 @@ fn happen(driver: &mut Driver, event: &Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_time: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_cluster_converges_to_the_release(events in prop::collection::vec(event(), 1..40)) {

@@ -88,7 +88,8 @@ impl Fleet {
 
     /// Registers clusters and starts an agent for each.
     pub(super) async fn join(&self, count: u16) -> anyhow::Result<()> {
-        let clusters: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("windlass.io", "Cluster", "clusters"));
+        let clusters: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &resource("windlass.io", "Cluster", "clusters"));
         for (number, environment) in (1..=count).zip(ENVIRONMENTS.iter().cycle()) {
             let name = format!("cluster-{number}");
             let cluster: DynamicObject = serde_json::from_value(json!({
@@ -161,9 +162,8 @@ impl Fleet {
         let applications: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &resource);
         let list = applications.list(&ListParams::default()).await?;
         let row = |application: DynamicObject| {
-            let text = |path: &str| {
-                application.data.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
-            };
+            let text =
+                |path: &str| application.data.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
             Row {
                 cluster: text("/spec/destination/name"),
                 revision: text("/status/sync/revision"),

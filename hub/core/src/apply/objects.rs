@@ -157,7 +157,8 @@ impl Transaction {
         let previous = self.state.object(key).cloned();
         if let Some(previous) = &previous {
             json::set(&mut value, &["metadata", "resourceVersion"], json!(previous.revision.to_string()));
-            if value.to_string() == previous.body && sealed == previous.sealed {
+            let text = value.to_string();
+            if text == previous.body && sealed == previous.sealed {
                 return;
             }
         }
@@ -198,12 +199,10 @@ impl Transaction {
                 self.dirty_clusters.insert(uid.to_owned());
             }
             Kind::Cluster => self.forget_cluster(uid),
-            Kind::Application if exists => {
-                if self.state.object(key).is_some_and(|record| record.deleting) {
-                    self.begin_deletion(&key.name);
-                }
+            Kind::Application if self.state.object(key).is_some_and(|record| record.deleting) => {
+                self.begin_deletion(&key.name);
             }
-            Kind::Application => self.forget_application(&key.name, uid),
+            Kind::Application if !exists => self.forget_application(&key.name, uid),
             Kind::Rollout if !exists => {
                 self.state.rollouts.remove_mut(&key.name);
             }

@@ -42,7 +42,7 @@ pub struct Applications {
 #[derive(Clone, Debug)]
 pub enum Prepared {
     /// Nothing can be rendered; the conditions say why.
-    Blocked(TargetChange),
+    Blocked(Box<TargetChange>),
     /// Resolve and render the source, then [`ToRender::finish`].
     Render(Box<ToRender>),
 }
@@ -320,7 +320,7 @@ fn size(change: &TargetChange) -> usize {
 
 fn blocked(mut change: TargetChange, problems: Vec<Condition>) -> Prepared {
     change.conditions = problems;
-    Prepared::Blocked(change)
+    Prepared::Blocked(Box::new(change))
 }
 
 fn invalid(message: String) -> Condition {

@@ -47,7 +47,7 @@ pub(super) struct Level<'l> {
     pub(super) kustomization: Kustomization,
     /// Kept when `buildMetadata` of the root asks for it.
     pub(super) origin: Option<Origin>,
-    parent: Option<&'l Level<'l>>,
+    parent: Option<&'l Self>,
 }
 
 impl Level<'_> {
@@ -104,7 +104,9 @@ impl<'r, 't> Build<'r, 't> {
                 Ok((path, parsed))
             }
             (None, _) => {
-                let message = format!("unable to find one of 'kustomization.yaml', 'kustomization.yml' or 'Kustomization' in directory '{root}'");
+                let message = format!(
+                    "unable to find one of 'kustomization.yaml', 'kustomization.yml' or 'Kustomization' in directory '{root}'"
+                );
                 Err(Problem::new(ProblemKind::NotFound, message).in_file(root).into())
             }
             _ => Err(Problem::field(format!("Found multiple kustomization files under: {root}")).in_file(root).into()),
@@ -116,7 +118,9 @@ impl<'r, 't> Build<'r, 't> {
         let Some(path) = path else {
             return match version.map(String::as_str) {
                 None | Some("" | "v1.21.2") => Ok(()),
-                Some(other) => Err(Problem::field(format!("the specified OpenAPI version '{other}' is not built in")).in_field("openapi").into()),
+                Some(other) => Err(Problem::field(format!("the specified OpenAPI version '{other}' is not built in"))
+                    .in_field("openapi")
+                    .into()),
             };
         };
         let (file, content) = self.load(root, path)?;
@@ -134,17 +138,24 @@ impl<'r, 't> Build<'r, 't> {
     fn accumulate(&mut self, level: &Level<'_>, accumulator: Accumulator) -> Result<Accumulator, RenderError> {
         let kustomization = &level.kustomization;
         let here = |problem: Problem| problem.in_file(&level.file);
-        let mut accumulator = self.resources(level, accumulator, &kustomization.resources).map_err(|error| within("accumulating resources", error))?;
+        let mut accumulator = self
+            .resources(level, accumulator, &kustomization.resources)
+            .map_err(|error| within("accumulating resources", error))?;
         let config = self.configuration(level).map_err(here)?;
         config::merge_shared(&mut accumulator.config, &config).map_err(here)?;
         self.generate(level, &mut accumulator)?;
-        let mut accumulator = self.components(level, accumulator).map_err(|error| within("accumulating components", error))?;
+        let mut accumulator =
+            self.components(level, accumulator).map_err(|error| within("accumulating components", error))?;
         let config = accumulator.config.clone().unwrap_or_default();
         for step in self.transformers(level, &config)? {
             step.apply(&mut accumulator.map, &self.schema).map_err(here)?;
         }
+        for validator in plugin::validators(self, level)? {
+            validator.check(&accumulator.map, &self.schema).map_err(here)?;
+        }
         self.check_limit(&accumulator.map).map_err(here)?;
-        variables::declare(&mut accumulator.variables, &mut accumulator.map, &kustomization.vars, &self.schema).map_err(here)?;
+        variables::declare(&mut accumulator.variables, &mut accumulator.map, &kustomization.vars, &self.schema)
+            .map_err(here)?;
         Ok(accumulator)
     }
 
@@ -248,7 +259,9 @@ impl<'r, 't> Build<'r, 't> {
             FileKind::Component => self.accumulate(&below, accumulator).map_err(recursed),
             FileKind::Kustomization => {
                 let made = self.accumulate(&below, Accumulator::default()).map_err(recursed)?;
-                let merging = |problem: Problem| problem.while_(format!("recursed merging from path '{target}'")).in_file(&level.file);
+                let merging = |problem: Problem| {
+                    problem.while_(format!("recursed merging from path '{target}'")).in_file(&level.file)
+                };
                 accumulator.map.append_all(made.map.list).map_err(merging)?;
                 if let Some(config) = &made.config {
                     config::merge_shared(&mut accumulator.config, config).map_err(merging)?;
@@ -332,9 +345,14 @@ fn within(step: &str, mut error: RenderError) -> RenderError {
 }
 
 fn refuse_remote(entry: &str) -> Result<(), Problem> {
-    let remote = entry.contains("://") || entry.starts_with("git@") || entry.contains("?ref=") || entry.starts_with("github.com/");
+    let remote = entry.contains("://")
+        || entry.starts_with("git@")
+        || entry.contains("?ref=")
+        || entry.starts_with("github.com/");
     if remote {
-        let message = format!("'{entry}' is remote; only files of the repository are rendered, so add it there or make it a source of its own");
+        let message = format!(
+            "'{entry}' is remote; only files of the repository are rendered, so add it there or make it a source of its own"
+        );
         return Err(Problem::unsupported(message));
     }
     Ok(())
@@ -344,10 +362,10 @@ fn refuse_remote(entry: &str) -> Result<(), Problem> {
 pub(super) fn resources_from(mut nodes: Vec<Node>, schema: &Schema) -> Result<Vec<Resource>, Problem> {
     if let [only] = nodes.as_mut_slice() {
         let kind = only.get("kind").map_or("", Node::text);
-        if matches!(kind, "List" | "ResourceList") {
-            if let Some(Node::Sequence(items)) = only.remove("items") {
-                nodes = items;
-            }
+        if matches!(kind, "List" | "ResourceList")
+            && let Some(Node::Sequence(items)) = only.remove("items")
+        {
+            nodes = items;
         }
     }
     let mut queue = std::collections::VecDeque::new();
@@ -360,7 +378,8 @@ pub(super) fn resources_from(mut nodes: Vec<Node>, schema: &Schema) -> Result<Ve
             Some(Node::Sequence(items)) => push_valid(&mut queue, items)?,
             Some(items) if items.is_null() => {}
             Some(items) => {
-                return Err(Problem::object(format!("expected array in items, but found {}", items.kind_name())).at_line(node.line()));
+                return Err(Problem::object(format!("expected array in items, but found {}", items.kind_name()))
+                    .at_line(node.line()));
             }
         }
     }

@@ -47,7 +47,8 @@ pub(super) fn lift(resource: &mut Resource) {
     resource.allow_kind_change = take("allowKindChange") == "enabled";
     resource.history.prefixes = list(&take("prefixes"));
     resource.history.suffixes = list(&take("suffixes"));
-    let (names, spaces, kinds) = (list(&take("previousNames")), list(&take("previousNamespaces")), list(&take("previousKinds")));
+    let (names, spaces, kinds) =
+        (list(&take("previousNames")), list(&take("previousNamespaces")), list(&take("previousKinds")));
     for ((name, namespace), kind) in names.into_iter().zip(spaces).zip(kinds) {
         resource.history.previous.push(Previous { name, namespace, kind });
     }

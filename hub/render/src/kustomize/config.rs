@@ -51,7 +51,8 @@ impl Config {
 
     /// Adds what `other` knows beyond this.
     pub(super) fn merge(&mut self, other: &Self) -> Result<(), Problem> {
-        let name = |field: &'static str| move |problem: Problem| problem.while_(format!("failed to merge {field} fieldSpec"));
+        let name =
+            |field: &'static str| move |problem: Problem| problem.while_(format!("failed to merge {field} fieldSpec"));
         self.name_prefix.merge(&other.name_prefix).map_err(name("NamePrefix"))?;
         self.name_suffix.merge(&other.name_suffix).map_err(name("NameSuffix"))?;
         self.namespace.merge(&other.namespace).map_err(name("NameSpace"))?;

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_protocol::yaml::{Node, Tag};
 
-use super::{
-    fieldspec::FieldSpec,
-    id::Gvk,
-};
+use super::{fieldspec::FieldSpec, id::Gvk};
 use crate::error::{Problem, ProblemKind, RenderError};
 
 /// What to make of fields nobody asked for, and of numbers where text is wanted.
@@ -21,18 +18,96 @@ enum Mode {
 
 /// Names of fields with capitals, and short ones that people write with one.
 const FIELDS: [&str; 90] = [
-    "allowKindChange", "allowNameChange", "annotationSelector", "annotations", "apiVersion", "bases", "behavior",
-    "buildMetadata", "commonAnnotations", "commonLabels", "components", "configMapGenerator", "configurations",
-    "count", "crds", "create", "delimiter", "digest", "disableNameSuffixHash", "encoding", "env", "envs", "fieldPath",
-    "fieldPaths", "fieldSpecs", "fieldref", "fields", "filePathPosition", "files", "generatorOptions", "generators",
-    "group", "helmChartInflationGenerator", "helmCharts", "helmGlobals", "imageTag", "imageTags", "images",
-    "immutable", "includeSelectors", "includeTemplates", "includeVolumeClaimTemplates", "index", "jsonOp", "kind",
-    "labelSelector", "labels", "legacySortOptions", "literals", "metadata", "name", "namePrefix", "nameReference",
-    "nameSuffix", "namespace", "newName", "newTag", "objref", "openapi", "options", "order", "orderFirst", "orderLast",
-    "pairs", "patch", "patches", "patchesJson6902", "patchesStrategicMerge", "path", "paths", "prefix", "reject",
-    "replacements", "replica", "replicas", "resources", "secretGenerator", "select", "selector", "source",
-    "sourceValue", "sortOptions", "suffix", "tagSuffix", "target", "targetFilePath", "targets", "transformers",
-    "validators", "vars",
+    "allowKindChange",
+    "allowNameChange",
+    "annotationSelector",
+    "annotations",
+    "apiVersion",
+    "bases",
+    "behavior",
+    "buildMetadata",
+    "commonAnnotations",
+    "commonLabels",
+    "components",
+    "configMapGenerator",
+    "configurations",
+    "count",
+    "crds",
+    "create",
+    "delimiter",
+    "digest",
+    "disableNameSuffixHash",
+    "encoding",
+    "env",
+    "envs",
+    "fieldPath",
+    "fieldPaths",
+    "fieldSpecs",
+    "fieldref",
+    "fields",
+    "filePathPosition",
+    "files",
+    "generatorOptions",
+    "generators",
+    "group",
+    "helmChartInflationGenerator",
+    "helmCharts",
+    "helmGlobals",
+    "imageTag",
+    "imageTags",
+    "images",
+    "immutable",
+    "includeSelectors",
+    "includeTemplates",
+    "includeVolumeClaimTemplates",
+    "index",
+    "jsonOp",
+    "kind",
+    "labelSelector",
+    "labels",
+    "legacySortOptions",
+    "literals",
+    "metadata",
+    "name",
+    "namePrefix",
+    "nameReference",
+    "nameSuffix",
+    "namespace",
+    "newName",
+    "newTag",
+    "objref",
+    "openapi",
+    "options",
+    "order",
+    "orderFirst",
+    "orderLast",
+    "pairs",
+    "patch",
+    "patches",
+    "patchesJson6902",
+    "patchesStrategicMerge",
+    "path",
+    "paths",
+    "prefix",
+    "reject",
+    "replacements",
+    "replica",
+    "replicas",
+    "resources",
+    "secretGenerator",
+    "select",
+    "selector",
+    "source",
+    "sourceValue",
+    "sortOptions",
+    "suffix",
+    "tagSuffix",
+    "target",
+    "targetFilePath",
+    "targets",
+    "transformers",
+    "validators",
+    "vars",
 ];
 
 /// Reads the nodes of one file.
@@ -129,7 +204,10 @@ impl<'f> Decoder<'f> {
     pub(super) fn boolean(&mut self, node: &Node, path: &str) -> bool {
         match node.scalar() {
             Some(scalar) if scalar.tag == Tag::Bool => {
-                matches!(scalar.text.as_str(), "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON")
+                matches!(
+                    scalar.text.as_str(),
+                    "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON"
+                )
             }
             Some(scalar) if scalar.tag == Tag::Null => false,
             _ => {

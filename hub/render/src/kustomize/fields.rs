@@ -1,6 +1,6 @@
 //! Edits of nodes with the exact side effects of kyaml's setters: which style and type a written scalar ends up with.
 
-use windlass_protocol::yaml::{Dialect, Node, Resolved, Scalar, Style, resolve};
+use windlass_protocol::yaml::{self, Dialect, Node, Resolved, Scalar, Style, resolve};
 
 use crate::error::Problem;
 
@@ -78,12 +78,37 @@ pub(super) fn set_field(map: &mut Node, name: &str, mut value: Node) -> Result<(
     Ok(())
 }
 
+/// A string as it is once it has been set as a field.
+pub(super) fn quoted_string(text: impl Into<String>) -> Node {
+    let mut scalar = Scalar::string(text);
+    quote_look_alikes(&mut scalar);
+    Node::Scalar(scalar)
+}
+
 /// A string that YAML 1.1 would read as something else gets quotes when it is set as a field.
-fn quote_look_alikes(scalar: &mut Scalar) {
-    let candidate = scalar.is_string() && scalar.style == Style::Plain && !scalar.text.is_empty();
-    if candidate && !scalar.text.contains('\n') && !matches!(resolve(&scalar.text, Dialect::Sigs), Resolved::Str | Resolved::Timestamp)
-    {
+pub(super) fn quote_look_alikes(scalar: &mut Scalar) {
+    if scalar.is_string() && scalar.style == Style::Plain && reads_as_other_type(&scalar.text) {
         scalar.style = Style::DoubleQuoted;
+    }
+}
+
+/// Whether a text on one line is YAML 1.1 for anything but a string: a number or word, a list, a map, or nothing.
+fn reads_as_other_type(text: &str) -> bool {
+    if text.is_empty() || text.contains('\n') {
+        return false;
+    }
+    match resolve(text, Dialect::Sigs) {
+        Resolved::Str => {}
+        Resolved::Timestamp => return false,
+        _ => return true,
+    }
+    let simple = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'=' | b'+');
+    if text.bytes().all(|byte| simple(byte) || byte == b'-') && !text.starts_with('-') {
+        return false;
+    }
+    match yaml::values(text.as_bytes(), &yaml::Options::default()) {
+        Ok(documents) => documents.first().is_none_or(|document| !document.value.is_string()),
+        Err(_) => false,
     }
 }
 

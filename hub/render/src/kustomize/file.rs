@@ -10,8 +10,8 @@ use super::decode::Decoder;
 use crate::error::{Problem, RenderError};
 
 pub(crate) use self::parts::{
-    FieldOptions, Generator, GeneratorOptions, Image, Label, Patch, PatchOptions, Replacement, ReplacementField, Replica,
-    Selector, SortOptions, Source, Target, Variable,
+    FieldOptions, Generator, GeneratorOptions, Image, Label, Patch, PatchOptions, Replacement, ReplacementField,
+    Replica, Selector, SortOptions, Source, Target, Variable,
 };
 
 /// The names a kustomization file may have.

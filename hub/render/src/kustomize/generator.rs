@@ -7,6 +7,7 @@ use windlass_protocol::yaml::{Node, Scalar, Style, Tag};
 
 use super::{
     build::Build,
+    fields::quoted_string,
     file::{Generator, GeneratorOptions},
     resource::{Behavior, Resource, set_metadata_map},
 };
@@ -50,13 +51,23 @@ pub(super) fn generate(
         Kind::ConfigMap => {
             let (text, binary): (Vec<_>, Vec<_>) =
                 data.into_iter().partition(|(_, content)| std::str::from_utf8(content).is_ok());
-            push(&mut node, "data", text.into_iter().map(|(key, content)| entry(&key, String::from_utf8_lossy(&content).into_owned())).collect());
-            push(&mut node, "binaryData", binary.into_iter().map(|(key, content)| entry(&key, encode(&content))).collect());
+            push(
+                &mut node,
+                "data",
+                text.into_iter()
+                    .map(|(key, content)| entry(&key, String::from_utf8_lossy(&content).into_owned()))
+                    .collect(),
+            );
+            push(
+                &mut node,
+                "binaryData",
+                binary.into_iter().map(|(key, content)| entry(&key, encode(&content))).collect(),
+            );
         }
         Kind::Secret => {
             let secret_type = if generator.secret_type.is_empty() { "Opaque" } else { &generator.secret_type };
             if let Node::Mapping(fields) = &mut node {
-                fields.push((Scalar::untyped("type"), Node::string(secret_type)));
+                fields.push((Scalar::untyped("type"), quoted_string(secret_type)));
                 let entries = data.into_iter().map(|(key, content)| entry(&key, encode(&content))).collect();
                 fields.push((Scalar::untyped("data"), Node::Mapping(entries)));
             }
@@ -76,7 +87,7 @@ pub(super) fn generate(
 
 /// The value of a key of `data`: a string, as a block when it has several lines.
 pub(super) fn data_value(text: &str) -> Node {
-    Node::string(text)
+    quoted_string(text)
 }
 
 /// A key of `data`.
@@ -89,9 +100,9 @@ fn base(kind: Kind, generator: &Generator) -> Node {
         Kind::ConfigMap => "ConfigMap",
         Kind::Secret => "Secret",
     };
-    let mut metadata = vec![(Scalar::untyped("name"), Node::string(generator.name.as_str()))];
+    let mut metadata = vec![(Scalar::untyped("name"), quoted_string(generator.name.as_str()))];
     if !generator.namespace.is_empty() {
-        metadata.push((Scalar::untyped("namespace"), Node::string(generator.namespace.as_str())));
+        metadata.push((Scalar::untyped("namespace"), quoted_string(generator.namespace.as_str())));
     }
     Node::Mapping(vec![
         (Scalar::untyped("apiVersion"), Node::string("v1")),
@@ -101,7 +112,7 @@ fn base(kind: Kind, generator: &Generator) -> Node {
 }
 
 fn entry(key: &str, text: String) -> (Scalar, Node) {
-    (data_key(key), Node::string(text))
+    (data_key(key), quoted_string(text))
 }
 
 fn push(node: &mut Node, field: &str, entries: Vec<(Scalar, Node)>) {
@@ -138,7 +149,11 @@ fn encode(content: &[u8]) -> String {
     lines
 }
 
-fn load_data(build: &mut Build<'_, '_>, root: &str, generator: &Generator) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+fn load_data(
+    build: &mut Build<'_, '_>,
+    root: &str,
+    generator: &Generator,
+) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
     let mut data = BTreeMap::new();
     let mut add = |key: String, value: Vec<u8>| {
         if data.insert(key.clone(), value).is_some() {

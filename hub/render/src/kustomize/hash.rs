@@ -30,7 +30,9 @@ pub(super) fn suffix(node: &Node) -> Result<String, Problem> {
             field(&mut text, node, "type")?;
         }
         kind => {
-            return Err(Problem::unsupported(format!("a hash suffix for kind '{kind}' is not supported; only ConfigMap and Secret have one")));
+            return Err(Problem::unsupported(format!(
+                "a hash suffix for kind '{kind}' is not supported; only ConfigMap and Secret have one"
+            )));
         }
     }
     text.push('}');
@@ -68,7 +70,8 @@ fn field(text: &mut String, node: &Node, name: &str) -> Result<(), Problem> {
 }
 
 fn member(text: &mut String, name: &str, node: &Node) -> Result<(), Problem> {
-    let content = node.to_value(Dialect::Kyaml).map_err(|error| Problem::object(error.kind.to_string()).at_line(error.line))?;
+    let content =
+        node.to_value(Dialect::Kyaml).map_err(|error| Problem::object(error.kind.to_string()).at_line(error.line))?;
     string(text, name);
     text.push(':');
     value(text, &content);

@@ -31,7 +31,8 @@ impl Gvk {
 
 impl fmt::Display for Gvk {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |text: &str, missing: &'static str| if text.is_empty() { missing.to_owned() } else { text.to_owned() };
+        let part =
+            |text: &str, missing: &'static str| if text.is_empty() { missing.to_owned() } else { text.to_owned() };
         write!(
             formatter,
             "{}.{}.{}",

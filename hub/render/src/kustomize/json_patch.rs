@@ -74,7 +74,8 @@ impl Operation {
     }
 
     fn apply(&self, document: &mut Value) -> Result<(), Problem> {
-        let missing = |field: &str| Problem::patch(format!("{} operation failed to decode {field}: missing value", self.op));
+        let missing =
+            |field: &str| Problem::patch(format!("{} operation failed to decode {field}: missing value", self.op));
         let path = self.path.as_deref().ok_or_else(|| missing("path"));
         let from = self.from.as_deref().ok_or_else(|| missing("from"));
         match self.op.as_str() {
@@ -119,7 +120,10 @@ impl Operation {
         let (parent, key) = self.parent(document, path)?;
         match parent {
             Value::Object(map) => map.remove(&key).ok_or_else(|| {
-                Problem::patch(format!("error in {} for path: '{path}': Unable to remove nonexistent key: {key}", self.op))
+                Problem::patch(format!(
+                    "error in {} for path: '{path}': Unable to remove nonexistent key: {key}",
+                    self.op
+                ))
             }),
             Value::Array(items) => {
                 let index = self.index(&key, items.len(), path)?;
@@ -195,7 +199,10 @@ impl Operation {
     /// An index below `length`; negative ones count from the end.
     fn index(&self, key: &str, length: usize, path: &str) -> Result<usize, Problem> {
         let number: i64 = key.parse().map_err(|_| {
-            Problem::patch(format!("error in {} for path: '{path}': value was not a proper array index: '{key}'", self.op))
+            Problem::patch(format!(
+                "error in {} for path: '{path}': value was not a proper array index: '{key}'",
+                self.op
+            ))
         })?;
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let index = if number < 0 { number + length } else { number };

@@ -53,6 +53,9 @@ fn line(out: &mut String, depth: usize) {
 mod tests {
     #[test]
     fn json_is_indented_as_go_does() {
-        assert_eq!(super::indent(r#"{"a":[1,{"b":"x:,\"{"}],"c":{},"d":[]}"#), "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x:,\\\"{\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}");
+        assert_eq!(
+            super::indent(r#"{"a":[1,{"b":"x:,\"{"}],"c":{},"d":[]}"#),
+            "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x:,\\\"{\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}"
+        );
     }
 }

@@ -9,7 +9,7 @@ mod list;
 use windlass_protocol::yaml::{Node, Style};
 
 use super::{
-    fields::{clear_field, node_kind, set_field},
+    fields::{clear_field, node_kind, quote_look_alikes, set_field},
     schema::{FieldType, Schema, TypeRef},
 };
 use crate::error::Problem;
@@ -46,11 +46,17 @@ struct Merged {
     node: Node,
     /// A null that stays although nulls mean removal.
     keep_null: bool,
+    /// It is the node that stood there before, not the patch's.
+    own: bool,
 }
 
 impl Merged {
-    fn plain(node: Node) -> Self {
-        Self { node, keep_null: false }
+    fn ours(node: Node) -> Self {
+        Self { node, keep_null: false, own: true }
+    }
+
+    fn theirs(node: Node) -> Self {
+        Self { node, keep_null: false, own: false }
     }
 }
 
@@ -71,7 +77,7 @@ struct Merge<'s> {
 impl Merge<'_> {
     fn walk(&self, dest: Option<Node>, source: Source, known: &Known) -> Result<Option<Merged>, Problem> {
         let told = dest.as_ref().filter(|node| !node.is_null());
-        let told = told.or(match &source {
+        let told = told.or_else(|| match &source {
             Source::Node(node) if !node.is_null() => Some(node),
             Source::Node(_) | Source::Missing | Source::Same => None,
         });
@@ -99,10 +105,11 @@ impl Merge<'_> {
         for node in [dest, source].into_iter().flatten() {
             let text = |field: &str| node.get(field).map_or("", Node::text);
             let (api_version, kind) = (text("apiVersion"), text("kind"));
-            if !api_version.is_empty() && !kind.is_empty() {
-                if let Some(of) = self.schema.of_kind(api_version, kind) {
-                    return Known::Object(of);
-                }
+            if !api_version.is_empty()
+                && !kind.is_empty()
+                && let Some(of) = self.schema.of_kind(api_version, kind)
+            {
+                return Known::Object(of);
             }
         }
         Known::Unknown
@@ -153,16 +160,16 @@ fn visit(dest: Option<Node>, source: Source) -> Result<Option<(Merged, Source)>,
         return Ok(take_over(Some(ours), source));
     }
     match source {
-        Source::Missing => Ok(Some((Merged::plain(ours), Source::Missing))),
+        Source::Missing => Ok(Some((Merged::ours(ours), Source::Missing))),
         Source::Same => Ok(match directive(&mut ours)? {
             Directive::Delete => None,
-            Directive::Merge | Directive::Replace => Some((Merged::plain(ours), Source::Same)),
+            Directive::Merge | Directive::Replace => Some((Merged::ours(ours), Source::Same)),
         }),
         Source::Node(theirs) if theirs.is_null() => Ok(None),
         Source::Node(mut theirs) => Ok(match directive(&mut theirs)? {
             Directive::Delete => None,
-            Directive::Replace => Some((Merged::plain(theirs), Source::Same)),
-            Directive::Merge => Some((Merged::plain(ours), Source::Node(theirs))),
+            Directive::Replace => Some((Merged::theirs(theirs), Source::Same)),
+            Directive::Merge => Some((Merged::ours(ours), Source::Node(theirs))),
         }),
     }
 }
@@ -175,12 +182,12 @@ fn take_over(null: Option<Node>, source: Source) -> Option<(Merged, Source)> {
             if directive(&mut theirs).unwrap_or(Directive::Merge) == Directive::Delete {
                 return None;
             }
-            Some((Merged::plain(theirs), Source::Same))
+            Some((Merged::theirs(theirs), Source::Same))
         }
         Source::Missing => {
             // A written null stays; an empty value goes.
             let node = null.filter(|node| node.scalar().is_some_and(|scalar| !scalar.text.is_empty()))?;
-            Some((Merged { node, keep_null: true }, Source::Missing))
+            Some((Merged { node, keep_null: true, own: true }, Source::Missing))
         }
         Source::Same => None,
     }
@@ -208,8 +215,8 @@ fn parse_directive(text: &str, line: u32) -> Result<Directive, Problem> {
 /// The patch's side if there is one, else ours.
 fn later(dest: Option<Node>, source: Source) -> Option<Merged> {
     match source {
-        Source::Node(node) => Some(Merged::plain(node)),
-        Source::Missing | Source::Same => dest.map(Merged::plain),
+        Source::Node(node) => Some(Merged::theirs(node)),
+        Source::Missing | Source::Same => dest.map(Merged::ours),
     }
 }
 
@@ -221,7 +228,9 @@ fn check_kinds(told: &Node, dest: &Option<Node>, source: &Source) -> Result<(), 
     for node in [dest.as_ref(), source].into_iter().flatten() {
         if !node.is_null() && node_kind(node) != node_kind(told) {
             let (expected, found) = (node_kind(told), node_kind(node));
-            return Err(Problem::patch(format!("wrong node kind: expected {expected} but got {found}")).at_line(node.line()));
+            return Err(
+                Problem::patch(format!("wrong node kind: expected {expected} but got {found}")).at_line(node.line())
+            );
         }
     }
     Ok(())
@@ -252,8 +261,14 @@ fn put(map: &mut Node, name: &str, merged: Merged, style: Option<Style>) -> Resu
     if node.is_null() || !existed {
         return set_field(map, name, node);
     }
-    if let (Node::Scalar(scalar), Some(style)) = (&mut node, style) {
-        scalar.style = style;
+    if let Node::Scalar(scalar) = &mut node {
+        if merged.own {
+            // Setting a field to itself gives quotes to strings that YAML 1.1 would read as something else, and a
+            // later patch inherits them.
+            quote_look_alikes(scalar);
+        } else {
+            scalar.style = style.unwrap_or(scalar.style);
+        }
     }
     if let Some(place) = map.get_mut(name) {
         *place = node;

@@ -35,9 +35,11 @@ pub(super) fn fix(map: &mut ResourceMap, config: &Config, schema: &Schema) -> Re
                 let lookup = Lookup { candidates: &candidates, referrer: &referrer, target: &reference.target, spec };
                 // The spec has selected by the first identity; the field is looked up whatever the kind is now.
                 let anywhere = FieldSpec::new(Gvk::default(), spec.path.as_str(), spec.create);
-                anywhere.apply(&mut resource.node, &referrer.id, Create::No, &mut |node| lookup.set(node)).map_err(|problem| {
-                    problem.while_(format!("updating name reference in '{}' field of '{}'", spec.path, referrer.id))
-                })?;
+                anywhere.apply(&mut resource.node, &referrer.id, Create::No, &mut |node| lookup.set(node)).map_err(
+                    |problem| {
+                        problem.while_(format!("updating name reference in '{}' field of '{}'", spec.path, referrer.id))
+                    },
+                )?;
             }
         }
     }
@@ -95,10 +97,11 @@ impl Referrer {
     fn of(resource: &Resource) -> Result<Self, Problem> {
         let text = |node: Option<&Node>| node.filter(|node| !node.is_null()).map(|node| node.text().to_owned());
         let role = resource.node.get("roleRef");
-        let role = match (text(role.and_then(|role| role.get("apiGroup"))), text(role.and_then(|role| role.get("kind")))) {
-            (Some(group), Some(kind)) => Some(Gvk { group, version: String::new(), kind }),
-            _ => None,
-        };
+        let role =
+            match (text(role.and_then(|role| role.get("apiGroup"))), text(role.and_then(|role| role.get("kind")))) {
+                (Some(group), Some(kind)) => Some(Gvk { group, version: String::new(), kind }),
+                _ => None,
+            };
         Ok(Self {
             id: resource.id.clone(),
             history: resource.history.clone(),
@@ -175,7 +178,9 @@ impl Lookup<'_> {
             return Err(Problem::object("path config error; no 'name' field in node").at_line(node.line()));
         };
         let old = name.scalar().map(|scalar| scalar.text.clone()).unwrap_or_default();
-        let namespace = node.get("namespace").map(|namespace| namespace.scalar().map_or("", |scalar| scalar.text.as_str()).to_owned());
+        let namespace = node
+            .get("namespace")
+            .map(|namespace| namespace.scalar().map_or("", |scalar| scalar.text.as_str()).to_owned());
         let by_original = namespace.as_ref().is_some_and(|namespace| {
             self.all().any(|candidate| candidate.original_namespace == *namespace && !candidate.id.cluster_scoped)
         });

@@ -20,7 +20,11 @@ pub(super) fn lookup<'n>(node: &'n mut Node, path: &[String]) -> Result<Option<&
             Step::Every => return Err(Problem::patch("wildcard is not supported in PathGetter")),
             Step::Match(name, value) => sequence(here)?.and_then(|items| {
                 items.iter_mut().find(|item| {
-                    if name.is_empty() { raw(item) == value } else { item.get(name).is_some_and(|field| raw(field) == value) }
+                    if name.is_empty() {
+                        raw(item) == value
+                    } else {
+                        item.get(name).is_some_and(|field| raw(field) == value)
+                    }
                 })
             }),
             Step::Field(name) => lookup_or_create(here, name, Create::No)?,
@@ -163,7 +167,13 @@ impl Visitor<'_> {
         }
     }
 
-    fn matching_items(&mut self, items: &mut [Node], name: &str, regex: &Regex, rest: &[String]) -> Result<usize, Problem> {
+    fn matching_items(
+        &mut self,
+        items: &mut [Node],
+        name: &str,
+        regex: &Regex,
+        rest: &[String],
+    ) -> Result<usize, Problem> {
         let mut found = 0;
         for item in items {
             let fits = if name.is_empty() {
@@ -189,7 +199,9 @@ impl Visitor<'_> {
     fn part(&self, rest: &[String]) -> Create {
         match rest.first() {
             None => self.create,
-            Some(next) if next.parse::<usize>().is_ok() || (next.starts_with('[') && next.ends_with(']')) => Create::Sequence,
+            Some(next) if next.parse::<usize>().is_ok() || (next.starts_with('[') && next.ends_with(']')) => {
+                Create::Sequence
+            }
             Some(_) => Create::Mapping,
         }
     }
@@ -203,7 +215,7 @@ fn printed(node: &Node) -> String {
         Node::Scalar(scalar) => match scalar.style {
             Style::SingleQuoted => format!("'{}'", scalar.text.replace('\'', "''")),
             Style::DoubleQuoted => format!("\"{}\"", scalar.text),
-            Style::Plain | Style::Literal | Style::Folded => scalar.text.clone(),
+            Style::Plain | Style::Literal | Style::Folded | Style::Tagged => scalar.text.clone(),
         },
         Node::Sequence(_) | Node::Mapping(_) => String::new(),
     }

@@ -54,20 +54,30 @@ pub(super) fn generators(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result
 
 /// The external transformers of a kustomization.
 pub(super) fn transformers(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result<Vec<Configured>, RenderError> {
+    configured(build, level, &level.kustomization.transformers, "transformers")
+}
+
+/// The validators of a kustomization: transformers that must not change anything.
+pub(super) fn validators(build: &mut Build<'_, '_>, level: &Level<'_>) -> Result<Vec<Configured>, RenderError> {
+    configured(build, level, &level.kustomization.validators, "validators")
+}
+
+fn configured(
+    build: &mut Build<'_, '_>,
+    level: &Level<'_>,
+    entries: &[String],
+    field: &str,
+) -> Result<Vec<Configured>, RenderError> {
     let mut steps = Vec::new();
-    for config in configurations(build, level, &level.kustomization.transformers, "transformers")? {
+    for config in configurations(build, level, entries, field)? {
         let here = |problem: Problem| {
-            problem.while_(format!("plugin {} fails configuration", config.id)).in_file(&level.file).in_field("transformers")
+            problem.while_(format!("plugin {} fails configuration", config.id)).in_file(&level.file).in_field(field)
         };
         check_built_in(&config).map_err(here)?;
         let origin = plugin_origin(&config);
         for transformer in transformer(build, level, &config).map_err(here)? {
             steps.push(Configured { transformer, origin: origin.clone() });
         }
-    }
-    for config in configurations(build, level, &level.kustomization.validators, "validators")? {
-        let problem = Problem::unsupported(format!("the validator '{}' is not run; no validator is built in", config.id));
-        return Err(problem.in_file(&level.file).in_field("validators").into());
     }
     Ok(steps)
 }
@@ -85,7 +95,8 @@ fn configurations(
     let mut accumulator = Accumulator::default();
     let mut paths = Vec::new();
     for entry in entries {
-        let inline = if entry.contains([':', '\n']) { build.parse("inline plugin", entry.as_bytes()).ok() } else { None };
+        let inline =
+            if entry.contains([':', '\n']) { build.parse("inline plugin", entry.as_bytes()).ok() } else { None };
         match inline {
             None => paths.push(entry.clone()),
             Some(mut resources) => {
@@ -148,7 +159,9 @@ fn transformer(build: &mut Build<'_, '_>, level: &Level<'_>, config: &Resource) 
             subjects: subjects(&fields.subjects)?,
             unset_only: fields.unset_only,
         }),
-        "PatchStrategicMergeTransformer" => strategic(build, level, &fields).map(|patches| vec![Transformer::Patches(patches)]),
+        "PatchStrategicMergeTransformer" => {
+            strategic(build, level, &fields).map(|patches| vec![Transformer::Patches(patches)])
+        }
         "PatchTransformer" => build.patch(&level.root, &fields.patch).map(|patch| vec![Transformer::Patches(patch)]),
         "PatchJson6902Transformer" => {
             let patch = Patch { patch: fields.json_op, ..fields.patch };
@@ -293,7 +306,8 @@ pub(super) fn read_replacements(file: &str, content: &[u8]) -> Result<Vec<Replac
             Node::Sequence(_) => made.extend(decoder.list(&node, "", Replacement::read)),
             Node::Mapping(_) => made.push(Replacement::read(&mut decoder, &node, "")),
             Node::Scalar(_) => {
-                let message = format!("unsupported replacement type encountered within replacement path: {}", node.kind_name());
+                let message =
+                    format!("unsupported replacement type encountered within replacement path: {}", node.kind_name());
                 return Err(Problem::field(message).in_file(file).at_line(node.line()));
             }
         }
@@ -303,7 +317,8 @@ pub(super) fn read_replacements(file: &str, content: &[u8]) -> Result<Vec<Replac
 }
 
 fn parse_sigs(file: &str, content: &[u8]) -> Result<Vec<Node>, Problem> {
-    let options = yaml::Options { dialect: Dialect::Sigs, duplicates: DuplicateKeys::Error, limits: yaml::Limits::default() };
+    let options =
+        yaml::Options { dialect: Dialect::Sigs, duplicates: DuplicateKeys::Error, limits: yaml::Limits::default() };
     let documents = yaml::parse_bytes(content, &options).map_err(|error| Problem::from_yaml(file, &error))?;
     Ok(documents.into_iter().map(|document| document.node).collect())
 }

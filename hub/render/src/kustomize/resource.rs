@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use windlass_protocol::yaml::{Node, Scalar};
 
 use super::{
+    fields::{self, clear_field, set_field},
     id::{Gvk, ResourceId},
     origin::Origin,
     schema::Schema,
-    fields::{clear_field, set_field},
 };
 use crate::error::Problem;
 
@@ -175,17 +175,19 @@ pub(super) fn metadata_map(node: &Node, field: &str) -> BTreeMap<String, String>
 
 /// Replaces `metadata.<field>` by a map of strings; an empty map removes it.
 pub(super) fn set_metadata_map(node: &mut Node, field: &str, map: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let metadata = super::fields::child_mapping(node, "metadata")?;
+    let metadata = fields::child_mapping(node, "metadata")?;
     clear_field(metadata, field);
     if map.is_empty() {
         return Ok(());
     }
-    let entries = map.iter().map(|(key, value)| (Scalar::untyped(key.as_str()), Node::string(value.as_str()))).collect();
+    let entry =
+        |(key, value): (&String, &String)| (Scalar::untyped(key.as_str()), fields::quoted_string(value.as_str()));
+    let entries = map.iter().map(entry).collect();
     set_field(metadata, field, Node::Mapping(entries))
 }
 
 pub(super) fn set_metadata_field(node: &mut Node, field: &str, value: Scalar) -> Result<(), Problem> {
-    let metadata = super::fields::child_mapping(node, "metadata")?;
+    let metadata = fields::child_mapping(node, "metadata")?;
     set_field(metadata, field, Node::Scalar(value))
 }
 

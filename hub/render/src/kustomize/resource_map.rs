@@ -70,8 +70,7 @@ impl ResourceMap {
     /// Positions of resources one of whose identities, earlier or current, fits.
     pub(super) fn positions_by_any_id(&self, schema: &Schema, fits: impl Fn(&ResourceId) -> bool) -> Vec<usize> {
         let any = |resource: &Resource| {
-            !resource.is_empty()
-                && (fits(&resource.id) || resource.previous_ids(schema).iter().any(&fits))
+            !resource.is_empty() && (fits(&resource.id) || resource.previous_ids(schema).iter().any(&fits))
         };
         self.list.iter().enumerate().filter(|(_, resource)| any(resource)).map(|(index, _)| index).collect()
     }

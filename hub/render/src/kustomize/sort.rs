@@ -42,7 +42,8 @@ pub(super) fn by_options(map: &mut ResourceMap, options: &SortOptions) -> Result
     match (options.order.as_str(), &options.legacy) {
         ("fifo", None) => Ok(()),
         ("fifo", Some(_)) => refuse(
-            "the field 'sortOptions.legacySortOptions' is set but the selected sort order is 'fifo', not 'legacy'".to_owned(),
+            "the field 'sortOptions.legacySortOptions' is set but the selected sort order is 'fifo', not 'legacy'"
+                .to_owned(),
         ),
         ("legacy", None) => {
             legacy(map);

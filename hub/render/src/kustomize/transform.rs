@@ -60,10 +60,30 @@ impl Configured {
                     None => resource.origin = Some(Origin::clone(origin)),
                     Some(_) => resource.transformations.push(Origin::clone(origin)),
                 }
+                // Kustomize notes it in the annotations, which turns all of them into strings.
+                let annotations = resource.annotations();
+                super::resource::set_metadata_map(&mut resource.node, "annotations", &annotations)?;
             }
         }
         map.drop_empties();
         Ok(())
+    }
+}
+
+impl Configured {
+    /// Runs it as a validator.
+    ///
+    /// # Errors
+    /// It fails, or it changes something.
+    pub(super) fn check(&self, map: &ResourceMap, schema: &Schema) -> Result<(), Problem> {
+        let mut copy = ResourceMap { list: map.list.clone() };
+        self.transformer.apply(&mut copy, schema)?;
+        let same = copy.list.len() == map.list.len()
+            && copy.list.iter().zip(&map.list).all(|(after, before)| after.node == before.node);
+        if same {
+            return Ok(());
+        }
+        Err(Problem::patch("validator shouldn't modify the resource map").in_field("validators"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_protocol::yaml::{Dialect, Node, Scalar, Style, Tag};
+use windlass_protocol::yaml::{Node, Scalar, Style, Tag, plain_float};
 
 use super::{
     fields::{Create, split_path_with_brackets},
@@ -41,7 +41,10 @@ pub(super) fn declare(
             }
             several => {
                 let (count, name) = (several.len(), &variable.name);
-                return Err(Problem::conflict(format!("found {count} resId matches for var {name} (unable to disambiguate)")).in_field("vars"));
+                return Err(Problem::conflict(format!(
+                    "found {count} resId matches for var {name} (unable to disambiguate)"
+                ))
+                .in_field("vars"));
             }
         }
     }
@@ -63,7 +66,10 @@ fn add(known: &mut Variables, variable: Variable) -> Result<(), Problem> {
 
 /// What a variable stands for.
 enum Value {
-    Scalar(Scalar),
+    Text(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
     /// A list or a map: it cannot be put into text.
     Unusable,
 }
@@ -102,12 +108,28 @@ fn value_of(map: &mut ResourceMap, variable: &Variable) -> Result<Value, Problem
     };
     let path = slice_indices(split_path_with_brackets(&variable.field_path, '.'));
     match lookup(&mut resource.node, &path)? {
-        None => {
-            let message = format!("field specified in var '{name}' not found in corresponding resource");
-            Err(Problem::patch(message).in_field("vars"))
-        }
-        Some(Node::Scalar(scalar)) => Ok(Value::Scalar(scalar.clone())),
-        Some(_) => Ok(Value::Unusable),
+        Some(Node::Scalar(scalar)) => typed(scalar),
+        Some(_) => Some(Value::Unusable),
+        None => None,
+    }
+    .ok_or_else(|| {
+        let message = format!("field specified in var '{name}' not found in corresponding resource");
+        Problem::patch(message).in_field("vars")
+    })
+}
+
+/// The value by its tag; numbers must be written as Go's plain parsers read them.
+fn typed(scalar: &Scalar) -> Option<Value> {
+    let text = scalar.text.as_str();
+    match scalar.tag {
+        Tag::Int => text.parse().ok().map(Value::Int),
+        Tag::Float => text.parse().ok().filter(|float: &f64| float.is_finite()).map(Value::Float),
+        Tag::Bool => match text {
+            "true" | "True" | "TRUE" => Some(Value::Bool(true)),
+            "false" | "False" | "FALSE" => Some(Value::Bool(false)),
+            _ => None,
+        },
+        _ => Some(Value::Text(text.to_owned())),
     }
 }
 
@@ -142,10 +164,10 @@ fn replace_in(node: &mut Node, values: &BTreeMap<&str, Value>, used: &mut BTreeS
                 if !key.is_string() {
                     return Err(Problem::object(format!("invalid map key: value='{}'", key.text)).at_line(key.line));
                 }
-                if let Node::Scalar(scalar) = value {
-                    if scalar.is_string() {
-                        replace_scalar(scalar, values, used);
-                    }
+                if let Node::Scalar(scalar) = value
+                    && scalar.is_string()
+                {
+                    replace_scalar(scalar, values, used);
                 }
             }
             Ok(())
@@ -184,7 +206,7 @@ fn expand(text: &str, values: &BTreeMap<&str, Value>, used: &mut BTreeSet<String
             continue;
         };
         match values.get(name) {
-            Some(Value::Scalar(value)) => {
+            Some(value @ (Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_))) => {
                 used.insert(name.to_owned());
                 if text.len() == name.len() + 3 {
                     return whole(value);
@@ -204,17 +226,25 @@ fn expand(text: &str, values: &BTreeMap<&str, Value>, used: &mut BTreeSet<String
 }
 
 /// The value as the whole of a field: numbers and booleans stay what they are.
-fn whole(value: &Scalar) -> Scalar {
-    let tag = match value.tag {
-        Tag::Int | Tag::Bool | Tag::Float => value.tag,
-        _ => Tag::Str,
+fn whole(value: &Value) -> Scalar {
+    let (text, tag) = match value {
+        Value::Int(number) => (number.to_string(), Tag::Int),
+        Value::Float(number) => (number.to_string(), Tag::Float),
+        Value::Bool(flag) => (flag.to_string(), Tag::Bool),
+        Value::Text(text) => (text.clone(), Tag::Str),
+        Value::Unusable => (String::new(), Tag::Str),
     };
-    Scalar { text: inner_text(value), tag, style: Style::Plain, line: 0 }
+    Scalar { text, tag, style: Style::Plain, line: 0 }
 }
 
-fn inner_text(value: &Scalar) -> String {
-    match (value.tag, value.to_value(Dialect::Kyaml)) {
-        (Tag::Int | Tag::Float | Tag::Bool, Ok(typed)) => typed.to_string(),
-        _ => value.text.clone(),
+/// The value inside of a longer text, as Go's `%v` prints it.
+fn inner_text(value: &Value) -> String {
+    match value {
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) if *number == 0.0 || (1e-4..1e21).contains(&number.abs()) => number.to_string(),
+        Value::Float(number) => plain_float(*number),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::Unusable => String::new(),
     }
 }

@@ -3,7 +3,7 @@
 //! Comments are not kept; they are not part of the tree.
 
 use serde_json::Value;
-use windlass_protocol::yaml::{Dialect, Node, Scalar, Style, to_yaml};
+use windlass_protocol::yaml::{Dialect, Node, Scalar, Style, Tag, resolve, to_yaml};
 
 /// The node as YAML, ending in a line feed.
 pub(super) fn print(node: &Node) -> String {
@@ -63,11 +63,21 @@ fn start(out: &mut String, index: usize, indent: usize) {
 }
 
 fn text(scalar: &Scalar, indent: usize) -> String {
+    let tag = match scalar.tag {
+        Tag::Int => "!!int ",
+        Tag::Float => "!!float ",
+        Tag::Bool => "!!bool ",
+        _ => "",
+    };
+    // A text that no longer shows its type is written with it, even if it cannot be read back so.
+    if !tag.is_empty() && Tag::from(&resolve(&scalar.text, Dialect::Kyaml)) != scalar.tag {
+        return format!("{tag}{}", scalar.text);
+    }
     match scalar.style {
         Style::SingleQuoted => format!("'{}'", scalar.text.replace('\'', "''")),
         Style::DoubleQuoted => serde_json::to_string(&scalar.text).unwrap_or_default(),
-        Style::Plain if scalar.effective_tag(Dialect::Kyaml) != windlass_protocol::yaml::Tag::Str => scalar.text.clone(),
-        Style::Plain | Style::Literal | Style::Folded => {
+        Style::Plain | Style::Tagged if scalar.effective_tag(Dialect::Kyaml) != Tag::Str => scalar.text.clone(),
+        Style::Plain | Style::Literal | Style::Folded | Style::Tagged => {
             let printed = to_yaml(&Value::String(scalar.text.clone()));
             let pad = " ".repeat(indent.saturating_sub(2));
             let mut lines = printed.trim_end_matches('\n').split('\n');

@@ -54,7 +54,13 @@ impl Planner {
     }
 
     /// Generates one set and proposes what is new; says whether everything was taken.
-    async fn plan_set(&self, key: &ObjectKey, record: &Arc<ObjectRecord>, spec: ApplicationSetSpec, trees: Trees) -> bool {
+    async fn plan_set(
+        &self,
+        key: &ObjectKey,
+        record: &Arc<ObjectRecord>,
+        spec: ApplicationSetSpec,
+        trees: Trees,
+    ) -> bool {
         let state = self.replica.state();
         let clusters = Applications::cluster_views(&state);
         let (name, shared) = (key.name.clone(), spec.clone());
@@ -119,9 +125,9 @@ fn chunks(writes: impl Iterator<Item = Write>) -> Vec<Vec<Write>> {
             Write::Create { body, .. } | Write::Replace { body, .. } => body.len() + 512,
             Write::Delete { .. } => 512,
         };
-        let full = chunks.last().is_none_or(|chunk| {
-            chunk.len() >= WRITES_PER_COMMAND_MAX || bytes + size > ENVELOPE_BYTES_MAX / 2
-        });
+        let full = chunks
+            .last()
+            .is_none_or(|chunk| chunk.len() >= WRITES_PER_COMMAND_MAX || bytes + size > ENVELOPE_BYTES_MAX / 2);
         if full {
             chunks.push(Vec::new());
             bytes = 0;

@@ -88,7 +88,12 @@ impl Watches {
         Some(self.refs.get(key)?.state.borrow().clone())
     }
 
-    pub(super) async fn watch(&mut self, application: &NamespacedName, repository: &Repository, reference: &str) -> RefState {
+    pub(super) async fn watch(
+        &mut self,
+        application: &NamespacedName,
+        repository: &Repository,
+        reference: &str,
+    ) -> RefState {
         let key = (repository.url.clone(), reference.to_owned());
         self.by_application.insert(application.clone(), key);
         self.watch_ref(repository, reference).await

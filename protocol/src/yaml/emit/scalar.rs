@@ -27,8 +27,8 @@ impl Analysis {
         if text.is_empty() {
             return Self { literal_forbidden: true, ..Self::default() };
         }
-        let mut scan = Scan::default();
-        scan.indicators = text.starts_with("---") || text.starts_with("...");
+        let indicators = text.starts_with("---") || text.starts_with("...");
+        let mut scan = Scan { indicators, ..Scan::default() };
         let mut characters = text.chars().peekable();
         let mut preceded_by_blank = true;
         while let Some(character) = characters.next() {

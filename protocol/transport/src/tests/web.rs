@@ -12,7 +12,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::*;
 use crate::{
     https::{HttpVersion, HttpsLimits, HttpsListener},
-    identity::PeerIdentity,
+    identity::{PeerIdentity, RootPin},
+    root::fetch_root,
 };
 
 /// An ordinary HTTPS client: believes the root, verifies the host name.
@@ -107,4 +108,18 @@ async fn garbage_is_no_handshake() {
     soon(garbage.write_all(b"GET / HTTP/1.1\r\n\r\n")).await.unwrap();
     let _client = soon(browse(&world, address, "localhost", &[])).await.unwrap();
     assert!(soon(listener.accept()).await.is_some());
+}
+
+#[tokio::test]
+async fn the_root_is_fetched_by_its_pin_alone() {
+    let world = World::new("fleet.example");
+    let other = World::new("fleet.example");
+    let listener = HttpsListener::bind(loopback(), &world.server(), HttpsLimits::default()).unwrap();
+    let address = listener.local_address().to_string();
+    let pin = world.bundle().pins().unwrap()[0];
+    let der = soon(fetch_root(&address, pin, Duration::from_secs(5))).await.unwrap();
+    assert_eq!(RootPin::of_der(&der).unwrap(), pin);
+    let wrong = other.bundle().pins().unwrap()[0];
+    let error = soon(fetch_root(&address, wrong, Duration::from_secs(5))).await.unwrap_err();
+    assert!(error.to_string().contains("no root with the pin"), "{error}");
 }

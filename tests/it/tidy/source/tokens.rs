@@ -13,10 +13,7 @@ pub(super) struct Token {
 /// Words, `::` and single marks; neither comments nor literals.
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
-    let mut input = Input {
-        rest: text.chars().peekable(),
-        line: 1,
-    };
+    let mut input = Input { rest: text.chars().peekable(), line: 1 };
     while let Some(first) = input.next() {
         let line = input.line;
         let token = match first {
@@ -70,10 +67,7 @@ impl Input<'_> {
 
     fn word(&mut self, first: char) -> String {
         let mut word = String::from(first);
-        while let Some(next) = self
-            .rest
-            .next_if(|next| next.is_alphanumeric() || *next == '_')
-        {
+        while let Some(next) = self.rest.next_if(|next| next.is_alphanumeric() || *next == '_') {
             word.push(next);
         }
         word
@@ -161,14 +155,7 @@ impl Input<'_> {
             return;
         }
         while let Some(next) = self.next() {
-            let closes = next == '"'
-                && self
-                    .rest
-                    .clone()
-                    .take(marks)
-                    .filter(|mark| *mark == '#')
-                    .count()
-                    == marks;
+            let closes = next == '"' && self.rest.clone().take(marks).filter(|mark| *mark == '#').count() == marks;
             if closes {
                 return; // the marks that follow are tokens that mean nothing
             }

@@ -146,7 +146,7 @@ pub(super) fn daemon_set(cluster: &mut SimulatedCluster, key: &ResourceKey, obje
 }
 
 pub(super) fn job(cluster: &mut SimulatedCluster, key: &ResourceKey, object: &Value) -> bool {
-    if text(object, &["status", "completionTime"]) != "" || has_failed(object) {
+    if !text(object, &["status", "completionTime"]).is_empty() || has_failed(object) {
         return false;
     }
     let due = cluster.store.now >= cluster.store.born(object).plus(cluster.delays.job);

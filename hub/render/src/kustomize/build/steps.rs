@@ -58,7 +58,10 @@ impl Build<'_, '_> {
             steps.push("ReplicaCountTransformer", step);
         }
         for image in &kustomization.images {
-            steps.push("ImageTagTransformer", Transformer::Images { image: image.clone(), specs: config.images.clone() });
+            steps.push(
+                "ImageTagTransformer",
+                Transformer::Images { image: image.clone(), specs: config.images.clone() },
+            );
         }
         if !kustomization.replacements.is_empty() {
             let made = self
@@ -70,14 +73,19 @@ impl Build<'_, '_> {
     }
 
     /// Patches given inline or by file.
-    pub(in crate::kustomize) fn strategic_patches(&mut self, root: &str, entries: &[String]) -> Result<Vec<Resource>, Problem> {
+    pub(in crate::kustomize) fn strategic_patches(
+        &mut self,
+        root: &str,
+        entries: &[String],
+    ) -> Result<Vec<Resource>, Problem> {
         if entries.is_empty() {
             return Err(Problem::patch("empty file path and empty patch content"));
         }
         let mut patches = Vec::new();
         for entry in entries {
             // A text with a colon or a line break may be a patch; a file's name is a scalar, and no patch.
-            let inline = if entry.contains([':', '\n']) { self.parse("inline patch", entry.as_bytes()).ok() } else { None };
+            let inline =
+                if entry.contains([':', '\n']) { self.parse("inline patch", entry.as_bytes()).ok() } else { None };
             match inline {
                 Some(inline) => patches.extend(inline),
                 None => {
@@ -100,20 +108,25 @@ impl Build<'_, '_> {
             (false, false) => return Err(Problem::patch("patch and path can't be set at the same time")),
             (false, true) => (inline.as_bytes().to_vec(), format!("[patch: {inline:?}]"), "inline patch".to_owned()),
             (true, false) => {
-                let failed = |problem: Problem| problem.while_(format!("failed to get the patch file from path({})", patch.path));
+                let failed = |problem: Problem| {
+                    problem.while_(format!("failed to get the patch file from path({})", patch.path))
+                };
                 let (file, content) = self.load(root, &patch.path).map_err(failed)?;
                 (content.to_vec(), format!("[path: {:?}]", patch.path), file)
             }
         };
         let strategic = self.parse(&name, &text);
         let text = String::from_utf8_lossy(&text).into_owned();
-        let json = if text.is_empty() { Err(Problem::patch("empty json patch operations")) } else { JsonPatch::parse(&text) };
+        let json =
+            if text.is_empty() { Err(Problem::patch("empty json patch operations")) } else { JsonPatch::parse(&text) };
         match (strategic, json) {
             (Ok(patches), Ok(json)) if !patches.is_empty() && !json.is_empty() => {
                 Err(Problem::patch(format!("illegally qualifies as both an SM and JSON patch: {source}")))
             }
             (Ok(patches), _) => Ok(strategic_set(patches, patch.target.clone(), patch.options, source)),
-            (Err(_), Ok(json)) => Ok(PatchSet::Json { patch: json, target: patch.target.clone(), source, remember: true }),
+            (Err(_), Ok(json)) => {
+                Ok(PatchSet::Json { patch: json, target: patch.target.clone(), source, remember: true })
+            }
             (Err(strategic), Err(json)) => {
                 let reasons = format!("as a strategic patch: {strategic}; as a JSON patch: {json}");
                 let mut problem = Problem::patch(format!("unable to parse SM or JSON patch from {source}: {reasons}"));
@@ -150,14 +163,20 @@ impl Build<'_, '_> {
     }
 
     /// Replacements given inline or by file.
-    pub(in crate::kustomize) fn replacements(&mut self, root: &str, fields: &[ReplacementField]) -> Result<Vec<Replacement>, Problem> {
+    pub(in crate::kustomize) fn replacements(
+        &mut self,
+        root: &str,
+        fields: &[ReplacementField],
+    ) -> Result<Vec<Replacement>, Problem> {
         let mut made = Vec::new();
         for field in fields {
             if field.path.is_empty() {
                 made.push(field.replacement.clone());
                 continue;
             }
-            if field.replacement.source.is_some() || field.replacement.targets.as_ref().is_some_and(|targets| !targets.is_empty()) {
+            if field.replacement.source.is_some()
+                || field.replacement.targets.as_ref().is_some_and(|targets| !targets.is_empty())
+            {
                 return Err(Problem::field("cannot specify both path and inline replacement"));
             }
             let (file, content) = self.load(root, &field.path)?;
@@ -167,7 +186,12 @@ impl Build<'_, '_> {
     }
 }
 
-fn strategic_set(mut patches: Vec<Resource>, target: Option<Selector>, options: PatchOptions, source: String) -> PatchSet {
+fn strategic_set(
+    mut patches: Vec<Resource>,
+    target: Option<Selector>,
+    options: PatchOptions,
+    source: String,
+) -> PatchSet {
     for patch in &mut patches {
         patch.allow_name_change |= options.allow_name_change;
         patch.allow_kind_change |= options.allow_kind_change;

@@ -79,7 +79,8 @@ pub(in crate::kustomize) fn from_crds(file: &str, content: &[u8]) -> Result<Conf
     let mut config = Config::default();
     for (name, definition) in definitions {
         let properties = properties(definition);
-        let is_kind = properties.is_some_and(|map| ["kind", "apiVersion", "metadata"].iter().all(|key| map.contains_key(*key)));
+        let is_kind =
+            properties.is_some_and(|map| ["kind", "apiVersion", "metadata"].iter().all(|key| map.contains_key(*key)));
         if is_kind {
             let kind = name.rsplit('.').next().unwrap_or(name);
             let mut crd = Crd { definitions, config: &mut config, kind };

@@ -198,12 +198,15 @@ fn name_references() -> Vec<NameReference> {
     let cluster_role =
         vec![of(RBAC, "RoleBinding", "roleRef/name", false), of(RBAC, "ClusterRoleBinding", "roleRef/name", false)];
     all.push(reference(RBAC, "", "ClusterRole", cluster_role));
-    let mut accounts = vec![of(RBAC, "RoleBinding", "subjects", false), of(RBAC, "ClusterRoleBinding", "subjects", false)];
+    let mut accounts =
+        vec![of(RBAC, "RoleBinding", "subjects", false), of(RBAC, "ClusterRoleBinding", "subjects", false)];
     accounts.extend(pod_spec_field("serviceAccountName"));
     all.push(reference("", "v1", "ServiceAccount", accounts));
     all.push(reference("", "v1", "PersistentVolumeClaim", pod_spec_field("volumes/persistentVolumeClaim/claimName")));
-    let volume =
-        vec![of_kind("PersistentVolumeClaim", "spec/volumeName", false), of_kind("ClusterRole", "rules/resourceNames", false)];
+    let volume = vec![
+        of_kind("PersistentVolumeClaim", "spec/volumeName", false),
+        of_kind("ClusterRole", "rules/resourceNames", false),
+    ];
     all.push(reference("", "v1", "PersistentVolume", volume));
     let class = vec![
         of_kind("PersistentVolume", "spec/storageClassName", false),

@@ -29,7 +29,9 @@ impl Label {
                 "pairs" => made.pairs = decoder.string_map(value, path),
                 "includeSelectors" => made.include_selectors = decoder.boolean(value, path),
                 "includeTemplates" => made.include_templates = decoder.boolean(value, path),
-                "includeVolumeClaimTemplates" => made.include_volume_claim_templates = Some(decoder.boolean(value, path)),
+                "includeVolumeClaimTemplates" => {
+                    made.include_volume_claim_templates = Some(decoder.boolean(value, path))
+                }
                 "fields" => made.fields = decoder.list(value, path, Decoder::field_spec),
                 _ => return false,
             }

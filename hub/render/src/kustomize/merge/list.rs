@@ -25,7 +25,7 @@ impl Merge<'_> {
         let Some((ours, theirs)) = visit_list(dest, source)? else { return Ok(None) };
         let ours = match ours {
             Node::Sequence(ours) => ours,
-            other => return Ok(Some(Merged::plain(other))),
+            other => return Ok(Some(Merged::ours(other))),
         };
         let same = theirs.is_none();
         let first: &[Node] = theirs.as_deref().unwrap_or_default();
@@ -36,7 +36,7 @@ impl Merge<'_> {
         };
         let known = items.map_or(Known::Unknown, Known::Object);
         let merged = self.merge_items(ours, theirs, same, values, &keys, &known)?;
-        Ok(Some(Merged::plain(Node::Sequence(merged))))
+        Ok(Some(Merged::ours(Node::Sequence(merged))))
     }
 
     fn merge_items(
@@ -73,7 +73,8 @@ impl Merge<'_> {
                 if our_item.is_some() && node.get(DIRECTIVE).map(Node::text) == Some("replace"));
             let merged = self.walk(our_item, their_item, known)?.map(|merged| merged.node);
             last_keys.clone_from(&valid_keys);
-            let kept = merged.filter(|node| !node.is_null() && !matches!(node, Node::Mapping(entries) if entries.is_empty()));
+            let kept =
+                merged.filter(|node| !node.is_null() && !matches!(node, Node::Mapping(entries) if entries.is_empty()));
             let Some(mut item) = kept else {
                 set_element(&mut ours, None, &valid_keys, &valid_values)?;
                 continue;
@@ -92,8 +93,11 @@ impl Merge<'_> {
     }
 }
 
+/// The destination, and the patch's items unless the destination is the patch's own node.
+type Sides = (Node, Option<Vec<Node>>);
+
 /// What kyaml's visitor makes of a merging list's two sides; no second list means "the same node".
-fn visit_list(dest: Option<Node>, source: Source) -> Result<Option<(Node, Option<Vec<Node>>)>, Problem> {
+fn visit_list(dest: Option<Node>, source: Source) -> Result<Option<Sides>, Problem> {
     let ours = dest.filter(|node| !node.is_null());
     Ok(match (ours, source) {
         (None, Source::Node(theirs)) => Some((theirs, None)),
@@ -231,8 +235,14 @@ fn complete(item: &mut Node, keys: &[String], values: &[String]) -> Result<(), P
 
 /// kyaml's `ElementSetter`: replaces every item with these values, removes them (`None`), or appends. Nulls and
 /// empty maps are dropped on the way, and an empty value stands for any.
-fn set_element(items: &mut Vec<Node>, element: Option<&Node>, keys: &[String], values: &[String]) -> Result<(), Problem> {
-    let by_field = keys.first().is_some_and(|key| !key.is_empty()) && values.first().is_some_and(|value| !value.is_empty());
+fn set_element(
+    items: &mut Vec<Node>,
+    element: Option<&Node>,
+    keys: &[String],
+    values: &[String],
+) -> Result<(), Problem> {
+    let by_field =
+        keys.first().is_some_and(|key| !key.is_empty()) && values.first().is_some_and(|value| !value.is_empty());
     let mut found_any = false;
     let mut kept = Vec::with_capacity(items.len() + 1);
     for item in items.drain(..) {
@@ -276,7 +286,8 @@ fn matches(item: &Node, keys: &[String], values: &[String]) -> Result<bool, Prob
             return Ok(false);
         }
     }
-    Ok(!keys.is_empty())
+    // Without values nothing is found, and the caller then keeps nothing.
+    Ok(!keys.is_empty() && !values.is_empty())
 }
 
 /// Lays our items over the added ones: what both have keeps the added place.

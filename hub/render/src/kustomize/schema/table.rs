@@ -52,9 +52,7 @@ pub(super) fn is_cluster_scoped(group: &str, version: &str, kind: &str) -> bool 
         "CustomResourceDefinition" => group == "apiextensions.k8s.io" && v1_or_beta,
         "APIService" => group == "apiregistration.k8s.io" && v1_or_beta,
         "CertificateSigningRequest" => group == "certificates.k8s.io" && v1_or_beta,
-        "FlowSchema" | "PriorityLevelConfiguration" => {
-            group == "flowcontrol.apiserver.k8s.io" && version == "v1beta1"
-        }
+        "FlowSchema" | "PriorityLevelConfiguration" => group == "flowcontrol.apiserver.k8s.io" && version == "v1beta1",
         "IngressClass" => group == "networking.k8s.io" && v1_or_beta,
         "RuntimeClass" => group == "node.k8s.io" && v1_or_beta,
         "PodSecurityPolicy" => group == "policy" && version == "v1beta1",
@@ -190,9 +188,18 @@ pub(super) const TYPES: &[&[Field]] = &[
     // 11: core.v1.ComponentStatus
     &[merge("conditions", &["type"], None), object("metadata", 30)],
     // 12: core.v1.Container
-    &[merge("env", &["name"], None), merge("ports", &["containerPort", "protocol"], None), merge("volumeDevices", &["devicePath"], None), merge("volumeMounts", &["mountPath"], None)],
+    &[
+        merge("env", &["name"], None),
+        merge("ports", &["containerPort", "protocol"], None),
+        merge("volumeDevices", &["devicePath"], None),
+        merge("volumeMounts", &["mountPath"], None),
+    ],
     // 13: core.v1.EphemeralContainer
-    &[merge("env", &["name"], None), merge("volumeDevices", &["devicePath"], None), merge("volumeMounts", &["mountPath"], None)],
+    &[
+        merge("env", &["name"], None),
+        merge("volumeDevices", &["devicePath"], None),
+        merge("volumeMounts", &["mountPath"], None),
+    ],
     // 14: core.v1.EphemeralVolumeSource
     &[object("volumeClaimTemplate", 1)],
     // 15: core.v1.Namespace
@@ -206,7 +213,15 @@ pub(super) const TYPES: &[&[Field]] = &[
     // 19: core.v1.Pod
     &[object("metadata", 30), object("spec", 20), object("status", 21)],
     // 20: core.v1.PodSpec
-    &[merge("containers", &["name"], Some(12)), merge("ephemeralContainers", &["name"], Some(13)), merge("hostAliases", &["ip"], None), merge("imagePullSecrets", &["name"], None), merge("initContainers", &["name"], Some(12)), merge("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], None), merge("volumes", &["name"], Some(27))],
+    &[
+        merge("containers", &["name"], Some(12)),
+        merge("ephemeralContainers", &["name"], Some(13)),
+        merge("hostAliases", &["ip"], None),
+        merge("imagePullSecrets", &["name"], None),
+        merge("initContainers", &["name"], Some(12)),
+        merge("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], None),
+        merge("volumes", &["name"], Some(27)),
+    ],
     // 21: core.v1.PodStatus
     &[merge("conditions", &["type"], None), merge("podIPs", &["ip"], None)],
     // 22: core.v1.PodTemplate

@@ -74,13 +74,14 @@ impl Update<'_> {
         let (name, tag, digest) = split(text);
         let Image { new_name, new_tag, digest: new_digest, tag_suffix, .. } = self.image;
         let mut result = if new_name.is_empty() { name } else { new_name }.to_owned();
-        let (tag, digest): (Cow<'_, str>, &str) = match (new_tag.is_empty(), new_digest.is_empty(), tag_suffix.is_empty()) {
-            (false, false, _) => (new_tag.into(), new_digest),
-            (false, true, _) => (new_tag.into(), ""),
-            (true, false, _) => ("".into(), new_digest),
-            (true, true, false) => (format!("{tag}{tag_suffix}").into(), ""),
-            (true, true, true) => (tag.into(), digest),
-        };
+        let (tag, digest): (Cow<'_, str>, &str) =
+            match (new_tag.is_empty(), new_digest.is_empty(), tag_suffix.is_empty()) {
+                (false, false, _) => (new_tag.into(), new_digest),
+                (false, true, _) => (new_tag.into(), ""),
+                (true, false, _) => ("".into(), new_digest),
+                (true, true, false) => (format!("{tag}{tag_suffix}").into(), ""),
+                (true, true, true) => (tag.into(), digest),
+            };
         for (mark, part) in [(':', tag.as_ref()), ('@', digest)] {
             if !part.is_empty() {
                 result.push(mark);
@@ -104,9 +105,12 @@ impl<'i> Name<'i> {
         if name.bytes().all(plain) {
             return Ok(Self::Plain(name));
         }
-        Regex::new(&format!("^{name}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$"))
-            .map(Self::Regex)
-            .map_err(|error| Problem::field(format!("the image name '{name}' is not a regular expression: {error}")).in_field("images"))
+        Regex::new(&format!("^{name}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$")).map(Self::Regex).map_err(
+            |error| {
+                Problem::field(format!("the image name '{name}' is not a regular expression: {error}"))
+                    .in_field("images")
+            },
+        )
     }
 
     fn fits(&self, text: &str) -> bool {
@@ -114,7 +118,9 @@ impl<'i> Name<'i> {
             Self::Regex(regex) => regex.is_match(text),
             Self::Plain(name) => {
                 let mut rest = text.chars();
-                let same = name.chars().all(|wanted| rest.next().is_some_and(|found| found == wanted || (wanted == '.' && found != '\n')));
+                let same = name
+                    .chars()
+                    .all(|wanted| rest.next().is_some_and(|found| found == wanted || (wanted == '.' && found != '\n')));
                 same && is_tag_and_digest(rest.as_str())
             }
         }

@@ -17,11 +17,25 @@ use crate::{
 };
 
 pub(super) fn prefix(map: &mut ResourceMap, schema: &Schema, prefix: &str, specs: &FieldSpecs) -> Result<(), Problem> {
-    rename(map, schema, specs, prefix, |resource| resource.history.prefixes.push(prefix.to_owned()), |name| format!("{prefix}{name}"))
+    rename(
+        map,
+        schema,
+        specs,
+        prefix,
+        |resource| resource.history.prefixes.push(prefix.to_owned()),
+        |name| format!("{prefix}{name}"),
+    )
 }
 
 pub(super) fn suffix(map: &mut ResourceMap, schema: &Schema, suffix: &str, specs: &FieldSpecs) -> Result<(), Problem> {
-    rename(map, schema, specs, suffix, |resource| resource.history.suffixes.push(suffix.to_owned()), |name| format!("{name}{suffix}"))
+    rename(
+        map,
+        schema,
+        specs,
+        suffix,
+        |resource| resource.history.suffixes.push(suffix.to_owned()),
+        |name| format!("{name}{suffix}"),
+    )
 }
 
 /// Kinds whose names belong to others.

@@ -77,7 +77,9 @@ pub(super) fn set(
     for spec in &specs.0 {
         let covered = spec.path == "metadata/namespace"
             || (spec.path == "metadata/name" && !is_core)
-            || (is_binding && spec.path == "subjects/namespace" && matches!(spec.gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding"));
+            || (is_binding
+                && spec.path == "subjects/namespace"
+                && matches!(spec.gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding"));
         if !covered {
             spec.apply(&mut resource.node, &id, Create::Scalar, &mut write)?;
         }
@@ -98,13 +100,14 @@ fn set_subjects(
     let Some(list) = node.get_mut("subjects").filter(|list| !list.is_null()) else { return Ok(()) };
     let Node::Sequence(items) = list else { return Err(crate::kustomize::fields::wrong_kind("SequenceNode", list)) };
     for item in items {
-        if item.get(field).is_some_and(|value| value.text() == wanted) {
-            if let Some(place) = lookup_or_create(item, "namespace", Create::Scalar)? {
-                if place.is_null() {
-                    *place = Create::Scalar.node();
-                }
-                write(place)?;
+        if item.get(field).is_none_or(|value| value.text() != wanted) {
+            continue;
+        }
+        if let Some(place) = lookup_or_create(item, "namespace", Create::Scalar)? {
+            if place.is_null() {
+                *place = Create::Scalar.node();
             }
+            write(place)?;
         }
     }
     Ok(())

@@ -40,7 +40,9 @@ impl PatchSet {
                 let place = map
                     .position_by_id(&id, schema)
                     .map_err(|problem| problem.while_(format!("no resource matches strategic merge patch \"{id}\"")))?;
-                map.list.get_mut(place).map_or(Ok(()), |resource| apply_one(resource, patch, patch.node.clone(), schema))
+                map.list
+                    .get_mut(place)
+                    .map_or(Ok(()), |resource| apply_one(resource, patch, patch.node.clone(), schema))
             }),
             Self::Selected { patches, target, source } => {
                 let [patch] = patches.as_slice() else {
@@ -60,7 +62,8 @@ impl PatchSet {
                     if *remember {
                         resource.store_previous();
                     }
-                    apply_json(resource, patch, schema).map_err(|problem| problem.while_(format!("patching {}", resource.id)))?;
+                    apply_json(resource, patch, schema)
+                        .map_err(|problem| problem.while_(format!("patching {}", resource.id)))?;
                 }
                 Ok(())
             }
