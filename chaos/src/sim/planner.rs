@@ -87,7 +87,7 @@ impl World {
         let mut changes = Vec::new();
         for (key, record) in state.objects(Kind::Application, None).filter(|(_, record)| !record.deleting) {
             let change = match applications.prepare(&key.name, record) {
-                Prepared::Blocked(change) => change,
+                Prepared::Blocked(change) => *change,
                 Prepared::Render(render) => {
                     let rendered = self.git.render(commit, &render.source.path).map_err(|error| vec![error]);
                     let observed = rendered.map(|rendered| {
