@@ -31,6 +31,12 @@ impl Transaction {
         if count > limit {
             return Err(Rejection::Invalid(format!("{count} receipts in one command; the limit is {limit}")));
         }
+        if incarnation > record.incarnation {
+            // A newer process counts from the beginning. Its session may become known only later: what it proves must not be
+            // taken for a repetition of what the process before it said.
+            record.incarnation = incarnation;
+            record.receipts = ReceiptSeq::ZERO;
+        }
         if up_to <= record.receipts {
             // Sent again after a lost acknowledgement.
             return Ok(());
