@@ -133,7 +133,8 @@ impl Git {
             resources.push(ResourceRef { key, digest, size, sealed: false });
             blobs.push((digest, Arc::new(content)));
         }
-        let index = codec::to_bytes(&BundleIndex::V1 { resources }, BLOB_BYTES_MAX).map_err(|error| error.to_string())?;
+        let index =
+            codec::to_bytes(&BundleIndex::V1 { resources }, BLOB_BYTES_MAX).map_err(|error| error.to_string())?;
         let digest = Digest::of(&index);
         blobs.push((digest, Arc::new(index)));
         Ok(Rendered { bundle: BundleRef { digest, revision: format!("{commit:040x}") }, blobs, kinds })
