@@ -9,9 +9,8 @@ use kube::{
     Api, ResourceExt as _,
     api::{WatchEvent, WatchParams},
 };
-use serde_json::Value;
 use tokio::time::timeout;
-use windlass_tests::{WAIT_DEADLINE, wait_until};
+use windlass_tests::WAIT_DEADLINE;
 
 use crate::fleet::{Fleet, Site, automated, revision};
 
@@ -64,16 +63,11 @@ pub(super) async fn killed_between_checkpoint_and_apply(fleet: &mut Fleet) -> Re
     let application = fleet.application("stored", &repository, ".", automated(true, true))?;
     let Fleet { sites, hub, .. } = fleet;
     let site = sites.first_mut().context("a cluster")?;
-    let generation = generation(&hub.look.get("clusters", "", site.name()).await?);
 
     site.plane.stop_api_server()?;
     hub.apply(&application).await?;
-    wait_until(WAIT_DEADLINE, "the bundle on the agent's disk", async || {
-        let cluster = hub.look.get("clusters", "", site.name()).await?;
-        ensure!(self::generation(&cluster) > generation, "{}", cluster["status"]);
-        Ok(Some(()))
-    })
-    .await?;
+    // Said after the bundle is on disk.
+    site.agent.wait_for_line("assigned application=argocd/stored", WAIT_DEADLINE).await?;
     site.agent.kill()?;
     hub.process.kill()?;
     site.plane.start_api_server().await?;
@@ -83,10 +77,6 @@ pub(super) async fn killed_between_checkpoint_and_apply(fleet: &mut Fleet) -> Re
     site.look.until("configmaps", "stored", "settings", |_| Ok(())).await?;
     hub.restart().await?;
     hub.settled("stored", &commit).await.map(drop)
-}
-
-fn generation(cluster: &Value) -> u64 {
-    cluster.pointer("/status/generation").and_then(Value::as_u64).unwrap_or_default()
 }
 
 async fn objects(site: &Site) -> Result<BTreeMap<String, (String, String)>> {
