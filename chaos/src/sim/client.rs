@@ -32,8 +32,8 @@ impl World {
             0..=2 => self.create_application(hub),
             3..=4 => self.change_policy(hub),
             5 => self.move_application(hub),
-            6..=7 => self.delete_application(hub),
-            8..=10 => self.sync_application(hub),
+            6 => self.delete_application(hub),
+            7..=10 => self.sync_application(hub),
             11..=12 => self.change_set(hub),
             13 => self.change_clusters(hub),
             _ => {

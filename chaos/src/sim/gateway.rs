@@ -125,6 +125,12 @@ impl World {
     /// What a hub says about its sessions may get lost: it looks at the state and says again what is not there.
     pub(crate) fn review_sessions(&mut self, hub: u64) {
         let Some(node) = self.hubs.get(&hub).filter(|node| node.up) else { return };
+        // A session whose certificate was replaced twice behind its back is known to nobody: its agent has to come back.
+        let current = |link: &Link| node.state.admit(&link.cluster, &link.serial, link.incarnation).is_ok();
+        let is_stale = |link: &Link| link.hub == hub && link.admitted && link.open && !current(link);
+        let caught_up = node.applied == self.log.len();
+        let stale: Vec<u64> =
+            self.links.iter().filter(|(_, link)| caught_up && is_stale(link)).map(|(id, _)| *id).collect();
         let mut changes = Vec::new();
         for (uid, record) in node.state.clusters() {
             let mut links = self.links.values().filter(|link| link.hub == hub && link.admitted && link.cluster == *uid);
@@ -146,6 +152,9 @@ impl World {
         }
         for change in changes {
             self.session_change(hub, change);
+        }
+        for link in stale {
+            self.break_link(link);
         }
         self.time.after(REVIEW, Event::Review(hub));
     }

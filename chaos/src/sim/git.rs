@@ -86,11 +86,12 @@ impl Git {
             directory.broken = dice == 0;
             what = match dice {
                 0 => format!("breaks {path}"),
-                1..=3 if directory.manifests.contains_key(&name) => {
+                1..=3 if directory.manifests.len() > 2 => {
+                    let name = directory.manifests.keys().find(|name| name.starts_with('m')).cloned().unwrap_or_default();
                     directory.manifests.remove(&name);
                     format!("removes {name} from {path}")
                 }
-                1..=5 => {
+                1..=6 => {
                     directory.manifests.insert(name.clone(), manifest_of(&path, &name, commit));
                     format!("sets {name} in {path}")
                 }

@@ -156,7 +156,7 @@ impl World {
     }
 
     pub(crate) fn apply_soon(&mut self, hub: u64) {
-        let slow = self.time.fault(100);
+        let slow = self.time.fault(30);
         let delay = if slow { self.time.random.between(200, 4_000) } else { self.time.random.between(1, 20) };
         let Some(node) = self.hubs.get_mut(&hub).filter(|node| node.up && !node.apply_due) else { return };
         if node.applied < self.log.len() {
