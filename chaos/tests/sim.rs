@@ -79,8 +79,7 @@ fn planted_bugs_of_agents_are_found() {
 
 #[test]
 fn planted_bugs_of_gateways_are_found() {
-    for plant in
-        [Plant::OlderGeneration, Plant::AcknowledgesEarly, Plant::PipelinesReceipts, Plant::RefusesFromMemory]
+    for plant in [Plant::OlderGeneration, Plant::AcknowledgesEarly, Plant::PipelinesReceipts, Plant::RefusesFromMemory]
     {
         is_found(plant, 6);
     }

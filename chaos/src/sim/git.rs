@@ -87,7 +87,8 @@ impl Git {
             what = match dice {
                 0 => format!("breaks {path}"),
                 1..=3 if directory.manifests.len() > 2 => {
-                    let name = directory.manifests.keys().find(|name| name.starts_with('m')).cloned().unwrap_or_default();
+                    let name =
+                        directory.manifests.keys().find(|name| name.starts_with('m')).cloned().unwrap_or_default();
                     directory.manifests.remove(&name);
                     format!("removes {name} from {path}")
                 }
