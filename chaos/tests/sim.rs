@@ -1,5 +1,7 @@
 //! The simulation as a test: fixed seeds hold, the same seed gives the same trace, and every planted bug is found.
 
+#![allow(clippy::print_stdout, reason = "what a seed covered is shown beside its test")]
+
 use windlass_chaos::{Options, Plant, cli, simulate};
 
 /// Events of the safety phase in tests: short enough for a minute in a debug build, long enough for every kind of fault.

@@ -6,8 +6,6 @@ mod hub;
 mod look;
 mod site;
 
-use std::future::Future;
-
 use anyhow::{Context as _, Result, bail};
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
@@ -78,9 +76,7 @@ impl Fleet {
 }
 
 /// A part of a test with a name: several share one fleet, and each says for itself how it went.
-pub(crate) async fn parts<'a>(
-    parts: Vec<(&str, std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>)>,
-) -> Result<()> {
+pub(crate) async fn parts<'a>(parts: Vec<(&str, futures::future::LocalBoxFuture<'a, Result<()>>)>) -> Result<()> {
     let results = join_all(parts.into_iter().map(|(name, part)| async move { (name, part.await) })).await;
     let mut failed = Vec::new();
     for (name, result) in results {
