@@ -65,6 +65,7 @@ struct File {
     webhook_secret_file: Option<PathBuf>,
     log_format: Option<LogFormat>,
     trust_domain: Option<String>,
+    agent_certificate_seconds: Option<u64>,
     git: GitFile,
     limits: Limits,
 }
@@ -221,6 +222,14 @@ impl Config {
             }
         }
         check_limits(&file.limits)?;
+        let agent_certificate = match file.agent_certificate_seconds {
+            None => Duration::from_secs(24 * 3600),
+            Some(seconds @ 60..=31_536_000) => Duration::from_secs(seconds),
+            Some(seconds) => {
+                let message = format!("{seconds} is out of range: 60 (a minute) to 31536000 (a year)");
+                return Err(ConfigError::Value { name: "agent_certificate_seconds", message });
+            }
+        };
         let operator_key_file =
             flags.operator_key_file.clone().or(file.operator_key_file).unwrap_or_else(|| data.join("operator.key"));
         Ok(Self {
@@ -235,7 +244,7 @@ impl Config {
             git_jitter: Duration::from_secs(file.git.jitter_seconds.unwrap_or(60)),
             git_local: file.git.local.unwrap_or(true),
             limits: file.limits,
-            agent_certificate: Duration::from_secs(24 * 3600),
+            agent_certificate,
             plan_period: Duration::from_secs(10),
             data,
         })
@@ -293,5 +302,6 @@ mod tests {
         check("data = '/x'\nadvertise = ['hub']", &none, Err("host:port"));
         check("data = '/x'\n[limits]\nwatches = 0", &none, Err("limits.watches"));
         check("data = '/x'\n[limits]\nwatches = 'many'", &none, Err("watches"));
+        check("data = '/x'\nagent_certificate_seconds = 5", &none, Err("agent_certificate_seconds"));
     }
 }

@@ -20,8 +20,9 @@ use crate::{
     sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
 };
 
-/// Certificates begin to hold this long before they are made: clocks of agents differ.
-const BACKDATE: Millis = Millis::from_secs(24 * 3600);
+/// Certificates begin to hold this long before they are made, but never longer than half of their life: clocks of agents
+/// differ, and a short certificate must not be due for renewal from the start.
+const BACKDATE_MAX: Millis = Millis::from_secs(24 * 3600);
 /// Life of the root: replaced by rotation long before.
 const ROOT_LIFE: Millis = Millis::from_secs(10 * 365 * 24 * 3600);
 /// Life of a node's issuing key.
@@ -232,7 +233,8 @@ fn folder(config: &Config) -> PathBuf {
 }
 
 fn validity(now: Millis, life: Millis) -> Result<Validity, IdentityError> {
-    Validity::new(now.as_secs().saturating_sub(BACKDATE.as_secs()), now.plus(life).as_secs())
+    let backdate = BACKDATE_MAX.min(Millis(life.0 / 2));
+    Validity::new(now.since(backdate).as_secs(), now.plus(life).as_secs())
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrustError {
