@@ -89,7 +89,7 @@ impl World {
         }
         self.coverage.entries = self.log.len() as u64;
         self.coverage.acknowledged = self.invariants.acknowledged.len() as u64;
-        self.coverage.operations_run = self.invariants.operations.len() as u64;
+        self.coverage.operations_run = self.invariants.operations.count();
     }
 
     fn converged(&self) -> Result<(), String> {
