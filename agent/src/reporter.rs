@@ -2,8 +2,8 @@
 //!
 //! Per assignment at most one receipt waits: a newer one replaces it and carries on the worst health that no acknowledged
 //! receipt has told. A receipt is made only when something changed. Details (JSON) are made at most once per interval and
-//! assignment, at once when the first one is due or an operation has ended. Never talks to the hub: the uplink asks for
-//! [`Reporter::next_upload`].
+//! assignment, at once when the first one is due, when an operation fails for the first time, and when it has ended. Never
+//! talks to the hub: the uplink asks for [`Reporter::next_upload`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use windlass_engine::{End, StatusView};
 use windlass_protocol::{
     ids::{Digest, NamespacedName, ReceiptSeq},
     message::{AssignmentReceipt, CHUNK_BYTES, RECEIPT_MESSAGE_MAX, Receipt, ReceiptUpload},
-    status::HealthStatus,
+    status::{HealthStatus, SyncStatus},
     time::Millis,
 };
 
@@ -206,10 +206,18 @@ impl Reporter {
             operation.phase.is_final()
                 && told.is_none_or(|told| !told.phase.is_final() || told.started_at != operation.started_at)
         });
+        // The first failure too: its words must not wait while the attempt is repeated.
+        let retried = view.operation.as_ref().is_some_and(|operation| {
+            operation.retries > 0
+                && told.is_none_or(|told| told.retries == 0 || told.started_at != operation.started_at)
+        });
+        if before.is_none() && is_blank(view) {
+            return (None, None);
+        }
         let due = entry
             .and_then(|entry| entry.detail_at)
             .map_or(now, |at| at.plus(Millis::from_secs(self.limits.detail_interval_seconds)));
-        if !ended && due > now {
+        if !ended && !retried && due > now {
             return (None, Some(due));
         }
         let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
@@ -259,6 +267,14 @@ fn differs(told: &AssignmentReceipt, new: &AssignmentReceipt) -> bool {
         ..receipt.clone()
     };
     new.worst_health > told.worst_health.max(told.health) || comparable(told) != comparable(new)
+}
+
+/// Nothing is observed yet and nothing wrong: such a first detail would only hold back the one that says something.
+fn is_blank(view: &StatusView) -> bool {
+    view.sync == SyncStatus::Unknown
+        && view.operation.is_none()
+        && view.conditions.is_empty()
+        && view.sync_result.is_empty()
 }
 
 fn chunks(digest: Digest, content: &[u8]) -> impl Iterator<Item = ReceiptUpload> {

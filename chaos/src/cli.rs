@@ -46,8 +46,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let Command::Sim(arguments) = &arguments.command;
     let mut failed = 0_u64;
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
-        let options =
-            Options { seed, steps: arguments.steps, plant: arguments.plant, print: arguments.verbose };
+        let options = Options { seed, steps: arguments.steps, plant: arguments.plant, print: arguments.verbose };
         let outcome = simulate(&options);
         println!("{}", describe(&options, &outcome));
         failed += u64::from(outcome.failure.is_some());

@@ -36,8 +36,15 @@ use windlass_protocol::{
 };
 
 pub use self::report::{Coverage, Failure, Options, Outcome};
+use self::{
+    agent::Agent,
+    event::Event,
+    gateway::Link,
+    git::Git,
+    hub::{Hub, Waiter},
+    timeline::Timeline,
+};
 pub(crate) use self::{event::Key, history::History, kubernetes::tracked_by};
-use self::{agent::Agent, event::Event, gateway::Link, git::Git, hub::{Hub, Waiter}, timeline::Timeline};
 use crate::{
     Plant,
     invariants::{Finding, Invariants},

@@ -1,5 +1,7 @@
 //! The simulation as a test: fixed seeds hold, the same seed gives the same trace, and every planted bug is found.
 
+#![allow(clippy::print_stdout, reason = "what a seed covered is shown beside its test")]
+
 use windlass_chaos::{Options, Plant, cli, simulate};
 
 /// Events of the safety phase in tests: short enough for a minute in a debug build, long enough for every kind of fault.
@@ -79,8 +81,7 @@ fn planted_bugs_of_agents_are_found() {
 
 #[test]
 fn planted_bugs_of_gateways_are_found() {
-    for plant in
-        [Plant::OlderGeneration, Plant::AcknowledgesEarly, Plant::PipelinesReceipts, Plant::RefusesFromMemory]
+    for plant in [Plant::OlderGeneration, Plant::AcknowledgesEarly, Plant::PipelinesReceipts, Plant::RefusesFromMemory]
     {
         is_found(plant, 6);
     }

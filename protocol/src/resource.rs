@@ -28,6 +28,9 @@ pub const RESOURCES_FINALIZER_FOREGROUND: &str = "resources-finalizer.argocd.arg
 /// Annotation that asks for a fresh comparison: `normal` or `hard`; removed once done.
 pub const REFRESH_ANNOTATION: &str = "argocd.argoproj.io/refresh";
 
+/// Name of the entry in `status.operationState.operation.info` that numbers operations a person asked for.
+pub const OPERATION_INFO: &str = "windlass.io/operation";
+
 /// A typed view of an object, and what the view did not know.
 #[derive(Clone, Debug)]
 pub struct Parsed<T> {

@@ -84,7 +84,10 @@ impl GitServer {
         git(&self.root, &["init", "--quiet", "--bare", "--initial-branch=main", &path_text(&bare)?])?;
         let url = self.repository_url(name);
         let remote = match &self.access {
-            Access::Basic { user, password } => url.replacen("http://", &format!("http://{user}:{password}@"), 1),
+            Access::Basic { user, password } => {
+                let (user, password) = (escape(user), escape(password));
+                url.replacen("http://", &format!("http://{user}:{password}@"), 1)
+            }
             Access::Anonymous | Access::Bearer { .. } => url.clone(),
         };
         let repo = GitRepo::init(&remote, url)?;
@@ -218,6 +221,15 @@ pub(crate) fn git(directory: &Path, arguments: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     String::from_utf8(output.stdout).context("git printed something else than UTF-8")
+}
+
+/// As the user part of a URL needs it.
+fn escape(text: &str) -> String {
+    let escape = |byte: u8| match char::from(byte) {
+        letter if letter.is_ascii_alphanumeric() => letter.to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 fn path_text(path: &Path) -> Result<String> {

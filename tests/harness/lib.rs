@@ -14,6 +14,7 @@
 
 mod binaries;
 mod git;
+mod kubectl;
 mod plane;
 mod ports;
 mod process;
@@ -24,6 +25,7 @@ mod workdir;
 
 pub use crate::binaries::Binaries;
 pub use crate::git::{Access, GitRepo, GitServer};
+pub use crate::kubectl::Kubectl;
 pub use crate::plane::ControlPlane;
 pub use crate::ports::free_port;
 pub use crate::process::{Process, Signal};

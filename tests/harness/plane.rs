@@ -11,24 +11,19 @@ mod etcd;
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
-use tokio::{io::AsyncWriteExt as _, time::timeout};
 
 use self::{
     credentials::{kubeconfig, signing_key, token},
     etcd::Etcd,
 };
-use crate::{Process, START_DEADLINE, Tools, Workdir, free_port, wait_until};
-
-/// The longest that one kubectl command may take.
-const KUBECTL_DEADLINE: Duration = Duration::from_secs(120);
+use crate::{Kubectl, Process, START_DEADLINE, Tools, Workdir, free_port, wait_until};
 
 const ADMIN_KUBECONFIG: &str = "admin.kubeconfig";
 
@@ -44,6 +39,7 @@ pub struct ControlPlane {
     _etcd: Arc<Etcd>,
     dir: Workdir,
     tools: Tools,
+    kubectl: Kubectl,
 }
 
 impl ControlPlane {
@@ -96,43 +92,17 @@ impl ControlPlane {
     /// Runs the real kubectl as the administrator; gives what it printed. A failure is an
     /// error with what it said.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_with_input(arguments, "").await
+        self.kubectl.run(arguments).await
     }
 
     /// As [`Self::kubectl`], with `input` on its standard input (for `-f -`).
     pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let what = format!("kubectl {}", arguments.join(" "));
-        let mut child = tokio::process::Command::new(self.tools.path("kubectl")?)
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .arg("--cache-dir")
-            .arg(self.dir.join("kubectl-cache"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start kubectl")?;
-        let mut stdin = child.stdin.take().context("kubectl has an input")?;
-        let run = async {
-            // A command that reads nothing may have closed it already.
-            let _ = stdin.write_all(input.as_bytes()).await;
-            drop(stdin);
-            child.wait_with_output().await
-        };
-        let output = timeout(KUBECTL_DEADLINE, run)
-            .await
-            .with_context(|| format!("{what}: not within {} s", KUBECTL_DEADLINE.as_secs()))?
-            .context("run kubectl")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{what} on {}: {}", self.name, said.trim());
-        String::from_utf8(output.stdout).with_context(|| format!("{what} printed something else than UTF-8"))
+        self.kubectl.run_with_input(arguments, input).await
     }
 
     /// `kubectl apply -f -` of a document or several.
     pub async fn apply(&self, manifests: &str) -> Result<String> {
-        self.kubectl_with_input(&["apply", "-f", "-"], manifests).await
+        self.kubectl.apply(manifests).await
     }
 
     /// Kills the API server: an outage. Everything else keeps running and retries.
@@ -164,7 +134,9 @@ impl ControlPlane {
         let command = api_server_command(&tools, &dir, &etcd, name, port)?;
         let mut api_server = start_peer(name, "kube-apiserver", &dir, command)?;
         let client = connect(name, &url, &token, &dir, &mut api_server).await?;
+        let kubectl = Kubectl::new(name, &dir.join(ADMIN_KUBECONFIG), &dir.join("kubectl-cache"))?;
         let mut plane = Self {
+            kubectl,
             name: name.to_owned(),
             url,
             client,

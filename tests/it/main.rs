@@ -1,5 +1,15 @@
 //! The one integration binary: a module for each behaviour, all on the harness.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that panics fails where it stands, and what it measures it prints"
+)]
+
 mod agent;
+mod delivery;
+mod fleet;
+mod outage;
 mod peers;
 mod tidy;

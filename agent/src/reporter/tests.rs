@@ -76,23 +76,7 @@ fn a_failure_between_two_looks_is_told() {
 
 #[test]
 fn details_are_rare_but_not_at_the_end_of_an_operation() {
-    let with = |text: &str, phase: Option<OperationPhase>| StatusView {
-        conditions: vec![Condition::new("X", text)],
-        operation: phase.map(|phase| OperationReport {
-            id: None,
-            bundle: Digest::of(b"b"),
-            phase,
-            message: String::new(),
-            started_at: Millis(1),
-            finished_at: None,
-            retries: 0,
-        }),
-        ..view(HealthStatus::Healthy)
-    };
-    let details = |reporter: &Reporter| {
-        let uploads = reporter.next_upload(&mut Cursor::default()).unwrap_or_default();
-        uploads.iter().filter(|upload| matches!(upload, ReceiptUpload::Detail { .. })).count()
-    };
+    let with = |text: &str, phase: Option<OperationPhase>| with_operation(text, phase, 0);
     let mut reporter = reporter();
     assert_eq!(reporter.offer(&with("a", None), Millis(0)), None);
     assert_eq!(details(&reporter), 1);
@@ -104,6 +88,49 @@ fn details_are_rare_but_not_at_the_end_of_an_operation() {
     assert_eq!(reporter.offer(&with("d", Some(OperationPhase::Succeeded)), Millis(3_000)), Some(Millis(12_000)));
     assert_eq!(reporter.offer(&with("d", Some(OperationPhase::Succeeded)), Millis(12_000)), None);
     assert_eq!(details(&reporter), 1);
+}
+
+#[test]
+fn the_first_failure_of_an_operation_is_told_at_once() {
+    let with = |text: &str, retries| with_operation(text, Some(OperationPhase::Running), retries);
+    let mut reporter = reporter();
+    assert_eq!(reporter.offer(&with("a", 0), Millis(0)), None);
+    reporter.committed(ReceiptSeq(1));
+    assert_eq!(reporter.offer(&with("b", 1), Millis(1_000)), None);
+    assert_eq!(details(&reporter), 1);
+    reporter.committed(ReceiptSeq(2));
+    assert_eq!(reporter.offer(&with("c", 2), Millis(2_000)), Some(Millis(11_000)), "the next ones are not");
+    assert_eq!(details(&reporter), 0);
+}
+
+#[test]
+fn a_detail_of_nothing_does_not_hold_back_the_first_that_says_something() {
+    let mut reporter = reporter();
+    reporter.offer(&StatusView { sync: SyncStatus::Unknown, ..view(HealthStatus::Unknown) }, Millis(0));
+    assert_eq!(details(&reporter), 0);
+    reporter.offer(&StatusView { sync: SyncStatus::OutOfSync, ..view(HealthStatus::Missing) }, Millis(100));
+    assert_eq!(details(&reporter), 1);
+}
+
+fn details(reporter: &Reporter) -> usize {
+    let uploads = reporter.next_upload(&mut Cursor::default()).unwrap_or_default();
+    uploads.iter().filter(|upload| matches!(upload, ReceiptUpload::Detail { .. })).count()
+}
+
+fn with_operation(text: &str, phase: Option<OperationPhase>, retries: u32) -> StatusView {
+    StatusView {
+        conditions: vec![Condition::new("X", text)],
+        operation: phase.map(|phase| OperationReport {
+            id: None,
+            bundle: Digest::of(b"b"),
+            phase,
+            message: String::new(),
+            started_at: Millis(1),
+            finished_at: None,
+            retries,
+        }),
+        ..view(HealthStatus::Healthy)
+    }
 }
 
 #[test]

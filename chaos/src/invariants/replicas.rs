@@ -30,7 +30,7 @@ impl Replicas {
         if answer != result {
             return Err(finding(format!("entry {index}: hub {first} answers {answer:?}, hub {hub} {result:?}")));
         }
-        if index % HASH_EVERY == 0 { self.equal(hub, index, state) } else { Ok(()) }
+        if index.is_multiple_of(HASH_EVERY) { self.equal(hub, index, state) } else { Ok(()) }
     }
 
     /// Compares the state of a replica that has applied everything up to `index`.

@@ -86,10 +86,10 @@ impl World {
         let Some(agent) = self.agents.get_mut(name).filter(|agent| agent.process.is_none()) else { return };
         agent.incarnation = Incarnation(agent.incarnation.0 + 1);
         let incarnation = agent.incarnation;
-        if self.plant == Some(crate::Plant::DiskRollsBack) {
-            if let Some(older) = agent.older.take() {
-                agent.disk = older;
-            }
+        if self.plant == Some(crate::Plant::DiskRollsBack)
+            && let Some(older) = agent.older.take()
+        {
+            agent.disk = older;
         }
         let mut process = Process::new(incarnation, Arc::new(Environment::default()));
         process.restore(&agent.disk, now);

@@ -65,7 +65,11 @@ impl World {
     fn replace(&mut self, hub: u64, key: ObjectKey, record: &ObjectRecord, body: &Value) {
         let (uid, revision) = (record.uid.clone(), Some(record.revision));
         let precondition = Precondition::Object { key: key.clone(), uid, revision };
-        self.write(hub, Write::Replace { key, part: Part::Main, body: body.to_string(), sealed: None }, vec![precondition]);
+        self.write(
+            hub,
+            Write::Replace { key, part: Part::Main, body: body.to_string(), sealed: None },
+            vec![precondition],
+        );
     }
 
     /// Some object of a kind as a hub has it; Applications of sets belong to their sets.
@@ -201,7 +205,8 @@ impl World {
 
     pub(crate) fn add_cluster(&mut self, hub: u64, name: &str) {
         let key = ObjectKey::new(Kind::Cluster, "", name);
-        let body = json!({"apiVersion": "windlass.io/v1alpha1", "kind": "Cluster", "metadata": {"name": name}, "spec": {}});
+        let body =
+            json!({"apiVersion": "windlass.io/v1alpha1", "kind": "Cluster", "metadata": {"name": name}, "spec": {}});
         self.create(hub, key, &body);
     }
 
@@ -219,7 +224,8 @@ impl World {
             }
             let hash = Digest(blow_up(self.time.random.bytes16()));
             agent.token = Some(hash);
-            let command = Command::AddToken { hash, cluster: name.clone(), expires_at: wall.plus(Millis::from_secs(3_600)) };
+            let command =
+                Command::AddToken { hash, cluster: name.clone(), expires_at: wall.plus(Millis::from_secs(3_600)) };
             self.propose(hub, (SUBJECT, command), Vec::new(), Waiter::Client);
             self.time.after(Millis(200), Event::Enrol(name));
         }

@@ -34,7 +34,8 @@ impl World {
     }
 
     fn drop_some_link(&mut self) {
-        let open: Vec<u64> = self.links.iter().filter(|(_, link)| link.open && link.admitted).map(|(id, _)| *id).collect();
+        let open: Vec<u64> =
+            self.links.iter().filter(|(_, link)| link.open && link.admitted).map(|(id, _)| *id).collect();
         let Some(link) = self.time.random.pick(&open).copied() else { return };
         self.coverage.drops += 1;
         if self.time.random.chance(300) {

@@ -6,11 +6,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use windlass_hub_core::{
-    Command, Effect, Rejection, Reply,
-    command::SessionChange,
-    desired,
-};
+use windlass_hub_core::{Command, Effect, Rejection, Reply, command::SessionChange, desired};
 use windlass_protocol::{
     codec, handshake,
     ids::{Digest, Epoch, Generation, Incarnation, ReceiptSeq},
@@ -168,14 +164,12 @@ impl World {
         let Some(link) = self.links.get_mut(&id).filter(|link| link.open) else { return };
         let session = &mut link.session;
         let handled = match frame.stream {
-            Stream::AgentControl => {
-                decode(&frame.bytes).and_then(|message| session.handle_control(message).map_err(|error| error.to_string()))
-            }
+            Stream::AgentControl => decode(&frame.bytes)
+                .and_then(|message| session.handle_control(message).map_err(|error| error.to_string())),
             Stream::AgentBlobs => decode(&frame.bytes)
                 .and_then(|message| session.handle_blob_request(message).map_err(|error| error.to_string())),
-            Stream::AgentReceipts => {
-                decode(&frame.bytes).and_then(|message| session.handle_receipts(message).map_err(|error| error.to_string()))
-            }
+            Stream::AgentReceipts => decode(&frame.bytes)
+                .and_then(|message| session.handle_receipts(message).map_err(|error| error.to_string())),
             Stream::HubControl | Stream::HubBlobs | Stream::HubReceipts => return,
         };
         if let Err(error) = handled {

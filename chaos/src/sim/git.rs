@@ -87,7 +87,8 @@ impl Git {
             what = match dice {
                 0 => format!("breaks {path}"),
                 1..=3 if directory.manifests.len() > 2 => {
-                    let name = directory.manifests.keys().find(|name| name.starts_with('m')).cloned().unwrap_or_default();
+                    let name =
+                        directory.manifests.keys().find(|name| name.starts_with('m')).cloned().unwrap_or_default();
                     directory.manifests.remove(&name);
                     format!("removes {name} from {path}")
                 }
@@ -134,7 +135,8 @@ impl Git {
             resources.push(ResourceRef { key, digest, size, sealed: false });
             blobs.push((digest, Arc::new(content)));
         }
-        let index = codec::to_bytes(&BundleIndex::V1 { resources }, BLOB_BYTES_MAX).map_err(|error| error.to_string())?;
+        let index =
+            codec::to_bytes(&BundleIndex::V1 { resources }, BLOB_BYTES_MAX).map_err(|error| error.to_string())?;
         let digest = Digest::of(&index);
         blobs.push((digest, Arc::new(index)));
         Ok(Rendered { bundle: BundleRef { digest, revision: format!("{commit:040x}") }, blobs, kinds })

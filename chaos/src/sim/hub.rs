@@ -15,7 +15,10 @@ use windlass_protocol::{
 };
 
 use super::{World, event::Event};
-use crate::{Plant, invariants::{Plans, Rollouts}};
+use crate::{
+    Plant,
+    invariants::{Plans, Rollouts},
+};
 
 /// Wall time of the simulation's zero.
 const WALL: u64 = 1_780_000_000_000;
@@ -92,8 +95,11 @@ impl World {
         let time = &mut self.time;
         let Some(node) = self.hubs.get_mut(&hub).filter(|node| node.up) else { return };
         let request = RequestId(time.random.bytes16());
-        let preconditions =
-            if self.plant == Some(Plant::NoPreconditions) && matches!(waiter, Waiter::Planner) { Vec::new() } else { preconditions };
+        let preconditions = if self.plant == Some(Plant::NoPreconditions) && matches!(waiter, Waiter::Planner) {
+            Vec::new()
+        } else {
+            preconditions
+        };
         let is_tick = matches!(command, Command::Tick { .. });
         let envelope = Arc::new(Envelope {
             request,

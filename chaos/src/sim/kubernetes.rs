@@ -167,9 +167,9 @@ pub(crate) fn tracked_by(object: &Value) -> &str {
 /// Whether everything that a manifest sets is so in a live object.
 pub(crate) fn holds(live: &Value, manifest: &Value) -> bool {
     match (live, manifest) {
-        (Value::Object(live), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| live.get(key).is_some_and(|live| holds(live, wanted))),
+        (Value::Object(live), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| live.get(key).is_some_and(|live| holds(live, wanted)))
+        }
         (live, wanted) => live == wanted,
     }
 }

@@ -142,7 +142,10 @@ impl World {
         if agent.cluster_uid() != Some(&record.cluster) {
             return Err("assigned to another cluster".to_owned());
         }
-        self.on_disk(agent.disk.assignments.get(&key.name).map(|(assignment, _)| assignment), &record.assignment(&key.name))?;
+        self.on_disk(
+            agent.disk.assignments.get(&key.name).map(|(assignment, _)| assignment),
+            &record.assignment(&key.name),
+        )?;
         let sync = status::sync_status(record);
         let health = status::health_status(record);
         if json::text(&value, &["status", "sync", "status"]) != sync.as_str() {

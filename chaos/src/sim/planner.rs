@@ -50,7 +50,9 @@ impl World {
             return;
         }
         let mut plans = self.plan_sets(hub, &state);
-        let garbage = planner::garbage(&state).into_iter().map(|write| (Command::Write { writes: vec![write.clone()] }, seen(&state, &write)));
+        let garbage = planner::garbage(&state)
+            .into_iter()
+            .map(|write| (Command::Write { writes: vec![write.clone()] }, seen(&state, &write)));
         plans.extend(garbage);
         plans.extend(plan_operations(&state));
         plans.extend(self.plan_targets(&state, commit));
@@ -65,11 +67,12 @@ impl World {
         let wall = self.hubs.get(&hub).map(|node| node.wall(self.time.now)).unwrap_or_default();
         for (key, set) in state.objects(Kind::ApplicationSet, None).filter(|(_, set)| !set.deleting) {
             let value = set.value();
-            let Ok(spec) = parse::<ApplicationSetSpec>("spec", &value.get("spec").cloned().unwrap_or_default()) else { continue };
+            let Ok(spec) = parse::<ApplicationSetSpec>("spec", &value.get("spec").cloned().unwrap_or_default()) else {
+                continue;
+            };
             let result = generate(&key.name, &spec.value, &clusters, &NoSources, &GenerateLimits::default());
             let random = &mut self.time.random;
-            let plan =
-                planner::sets::plan(state, key, set, &spec.value, &result, wall, || uuid_v4(random.bytes16()));
+            let plan = planner::sets::plan(state, key, set, &spec.value, &result, wall, || uuid_v4(random.bytes16()));
             // The list that a write follows from must still stand when the write is applied.
             let of_set = unchanged(key, set);
             for write in plan.writes {

@@ -88,7 +88,7 @@ impl Follow {
                     Err(error) => self.bear(error, output)?,
                 },
                 Some(signal) = self.events.next() => {
-                    let news = self.digest(signal, output);
+                    let news = self.digest(signal);
                     if !news.is_empty() {
                         return Ok(news);
                     }
@@ -120,16 +120,13 @@ impl Follow {
         Ok(news)
     }
 
-    fn digest(&mut self, signal: Signal, output: &mut Output) -> News {
+    fn digest(&self, signal: Signal) -> News {
         let (object, gone) = match signal.event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => (object, false),
             Ok(Event::Delete(object)) => (object, true),
             Ok(Event::Init | Event::InitDone) => return News::new(),
-            Err(error) => {
-                // The period reads what the watch misses, and knows whether the hub answers at all.
-                self.complain(&format!("the watch broke ({error}); reading periodically"), output);
-                return News::new();
-            }
+            // The period reads what the watch misses, and tells when the hub does not answer at all.
+            Err(_) => return News::new(),
         };
         let key = (signal.namespace, object.metadata.name.clone().unwrap_or_default());
         if !self.keys.contains(&key) {

@@ -47,7 +47,7 @@ impl Files {
         for path in &self.paths {
             match read(path)? {
                 Some(mut value) => {
-                    absolute(&mut value, path.parent().unwrap_or(Path::new("")));
+                    absolute(&mut value, path.parent().unwrap_or_else(|| Path::new("")));
                     merge(&mut merged, value);
                 }
                 None if self.required => bail!(

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use windlass_protocol::{
     json,
     message::OperationReport,
+    resource::OPERATION_INFO,
     status::{Condition, HealthStatus, SyncStatus},
     time::Millis,
 };
@@ -122,6 +123,10 @@ fn operation(status: &mut Value, value: &Value, record: &AssignmentRecord, repor
         "retryCount": report.retries,
         "syncResult": {"revision": revision, "source": source},
     });
+    if let Some(id) = report.id {
+        // Times are whole seconds and of the agent's clock: only the number tells two operations apart.
+        json::set(&mut state, &["operation", "info"], json!([{"name": OPERATION_INFO, "value": id.0.to_string()}]));
+    }
     if let Some(finished) = report.finished_at {
         json::set(&mut state, &["finishedAt"], json!(finished.rfc3339()));
     }

@@ -192,6 +192,19 @@ impl World {
         self.wait("facts", |state| state.facts.clone()).await
     }
 
+    /// Waits until the newest detail of an assignment says something; details come at most every ten seconds.
+    pub(super) async fn told(&self, name: &str, text: &str) -> Result<()> {
+        self.wait(text, |state| {
+            let newest = state.receipts.iter().rev().find_map(|receipt| match receipt {
+                Receipt::V1(receipt) if receipt.application.name == name => receipt.detail,
+                _ => None,
+            });
+            let content = state.details.get(&newest?)?;
+            String::from_utf8_lossy(content).contains(text).then_some(())
+        })
+        .await
+    }
+
     /// The detail that a receipt names.
     pub(super) async fn detail(&self, receipt: &AssignmentReceipt) -> Result<Detail> {
         let digest = receipt.detail.context("the receipt names no detail")?;

@@ -115,7 +115,9 @@ impl World {
     }
 
     fn delete(&mut self, name: &str, key: &Key, object: &ResourceKey, uid: Option<&str>) -> Outcome {
-        let Some(live) = self.agents.get(name).and_then(|agent| agent.cluster.get(object)) else { return Outcome::Gone };
+        let Some(live) = self.agents.get(name).and_then(|agent| agent.cluster.get(object)) else {
+            return Outcome::Gone;
+        };
         if uid.is_some_and(|uid| uid != kubernetes::uid(live)) {
             return Outcome::Gone;
         }

@@ -25,7 +25,7 @@ impl Reports {
         let mut receipt = view.receipt(Millis::default(), None);
         let mut replaced = None;
         if let Some((told, waiting)) = self.told.get(&view.application).filter(|(told, _)| told.uid == view.uid) {
-            let unheard = waiting.is_some().then_some(told.worst_health).unwrap_or(HealthStatus::Healthy);
+            let unheard = if waiting.is_some() { told.worst_health } else { HealthStatus::Healthy };
             receipt.worst_health = receipt.worst_health.max(unheard);
             let comparable = |receipt: &AssignmentReceipt| AssignmentReceipt {
                 worst_health: HealthStatus::Healthy,

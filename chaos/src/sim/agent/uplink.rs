@@ -121,9 +121,8 @@ impl World {
         let Some(uplink) = process.uplink.as_mut().filter(|uplink| uplink.link == link) else { return };
         let session = &mut uplink.session;
         let handled = match frame.stream {
-            Stream::HubControl => {
-                decode(&frame.bytes).and_then(|message| session.handle_control(message).map_err(|error| error.to_string()))
-            }
+            Stream::HubControl => decode(&frame.bytes)
+                .and_then(|message| session.handle_control(message).map_err(|error| error.to_string())),
             Stream::HubBlobs => {
                 decode(&frame.bytes).and_then(|message| session.handle_blob(message).map_err(|error| error.to_string()))
             }
@@ -133,7 +132,11 @@ impl World {
             Stream::AgentControl | Stream::AgentBlobs | Stream::AgentReceipts => return,
         };
         if let Err(error) = handled {
-            self.fail("sessions follow the protocol", "DESIGN.md 6", format!("link {link}: agent {name} refuses: {error}"));
+            self.fail(
+                "sessions follow the protocol",
+                "DESIGN.md 6",
+                format!("link {link}: agent {name} refuses: {error}"),
+            );
             return;
         }
         self.drive_agent(name);

@@ -67,8 +67,9 @@ pub(super) async fn of_kubeconfig(config: Value, timeout_seconds: u64) -> Result
 /// Not an address; or plain http to another machine, which would show the token to everyone in between.
 pub(crate) fn server_url(text: &str) -> Result<String> {
     let bad = || Failure::usage(format!("{text:?} is no address of a hub: write host, host:port or https://host:port"));
-    let text = text.trim().trim_end_matches('/');
+    let text = text.trim();
     let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = url.trim_end_matches('/').to_owned();
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
     let path = uri.path().trim_end_matches('/');

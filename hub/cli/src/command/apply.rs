@@ -87,7 +87,10 @@ async fn apply(client: &Client, manifest: &Manifest, dry: DryRun) -> Result<Stri
     let info = kind.info();
     let name = json::text(&object, &["metadata", "name"]).to_owned();
     if name.is_empty() {
-        return Err(Failure::new("metadata.name is missing: apply has to know which object is meant").into());
+        return Err(Failure::new(
+            "metadata.name is missing, or is no text (quotes make it one): apply has to know which object is meant",
+        )
+        .into());
     }
     let own = json::text(&object, &["metadata", "namespace"]).to_owned();
     let namespace = if own.is_empty() { client.namespace().to_owned() } else { own };

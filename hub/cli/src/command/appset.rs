@@ -199,7 +199,7 @@ async fn create(client: &Client, options: Create, output: &mut Output) -> Result
         let address = path(Kind::ApplicationSet, Some(&namespace), Some(&name));
         let (answer, verb) = match client.find(&address).await? {
             None => (client.create(&format!("{collection}{dry}"), &wanted).await?, "created"),
-            Some(live) => match patch::three_way(live.get("spec"), &wanted["spec"], &live["spec"]) {
+            Some(live) => match patch::three_way(live.get("spec"), spec(&wanted), spec(&live)) {
                 None => (live, "unchanged"),
                 Some(_) if !options.upsert => {
                     let message =
@@ -304,4 +304,9 @@ fn conditions(set: &Value) -> String {
         |condition: &Value| format!("{}={}", json::text(condition, &["type"]), json::text(condition, &["status"]));
     let all: Vec<String> = view::items(set, &["status", "conditions"]).map(text).collect();
     if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
+}
+
+/// `spec` of an object; null where it has none.
+fn spec(object: &Value) -> &Value {
+    object.get("spec").unwrap_or(&Value::Null)
 }

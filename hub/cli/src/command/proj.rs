@@ -51,9 +51,9 @@ async fn get(client: &Client, options: Get, output: &mut Output) -> Result<()> {
     if let Some(format) = options.output {
         return output.document(format, &project);
     }
-    output.field("Name", &name)?;
-    output.field("Description", json::text(&project, &["spec", "description"]))?;
     for (key, lines) in [
+        ("Name", vec![name]),
+        ("Description", vec![json::text(&project, &["spec", "description"]).to_owned()]),
         ("Destinations", lines(&project, "destinations", destination)),
         ("Repositories", lines(&project, "sourceRepos", plain)),
         ("Source Namespaces", lines(&project, "sourceNamespaces", plain)),
@@ -65,7 +65,7 @@ async fn get(client: &Client, options: Get, output: &mut Output) -> Result<()> {
         let shown = if lines.is_empty() { vec!["<none>".to_owned()] } else { lines };
         for (index, line) in shown.iter().enumerate() {
             let key = if index == 0 { format!("{key}:") } else { String::new() };
-            output.line(format!("{key:<30} {}", crate::output::clean(line)))?;
+            output.line(format!("{key:<30} {}", crate::output::clean(line)).trim_end())?;
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ pub(crate) fn write(path: &Path, value: &Value) -> Result<()> {
     let told = || format!("cannot write the kubeconfig {}", path.display());
     // A link stays a link: the file that it leads to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Path::new("."), |path| path);
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(directory).with_context(told)?;
     let name = target.file_name().with_context(told)?.to_string_lossy().into_owned();
     let draft: PathBuf = directory.join(format!(".{name}.{}", std::process::id()));

@@ -75,8 +75,8 @@ impl Hub {
     /// Comes back once a watch has begun.
     pub(super) async fn watched(&self) {
         let mut revision = self.store.revision.subscribe();
-        while self.store.revision.receiver_count() < 3 {
-            // A watch marks itself by a change, see `watch_objects`.
+        while self.store.revision.receiver_count() < 2 {
+            // A watch marks itself by a change, see `watch_objects`; the other receiver is ours.
             revision.changed().await.unwrap();
         }
     }

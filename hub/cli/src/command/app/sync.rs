@@ -1,15 +1,15 @@
 //! `app sync`: starts an operation on each Application and waits for its result.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use windlass_protocol::json;
+use windlass_protocol::{json, resource::OPERATION_INFO};
 
 use super::{
     Targets, app_path, is_operating, key,
-    wait::{limit, now, print, until},
+    wait::{limit, print, until},
 };
 use crate::{
     client::Client,
@@ -73,13 +73,11 @@ pub(super) async fn run(client: &Client, options: Sync, output: &mut Output) -> 
         return Err(Failure::new(message).into());
     }
     let mut before: BTreeMap<Key, Before> = BTreeMap::new();
-    pass_the_second(&apps).await;
     for app in &apps {
-        let (request, operation) = options.operation(client.user(), app)?;
+        let operation = options.operation(client.user(), app)?;
         let key = key(app);
         client.patch(&app_path(&key), &json!({"operation": operation})).await?;
-        let state = json::at(app, &["status", "operationState"]).cloned();
-        before.insert(key, Before { request, state });
+        before.insert(key, Before::of(app));
     }
     if options.r#async {
         for key in before.keys() {
@@ -98,9 +96,8 @@ pub(super) async fn run(client: &Client, options: Sync, output: &mut Output) -> 
 }
 
 impl Sync {
-    /// The operation, and the mark by which its result is known.
-    fn operation(&self, user: &str, app: &Value) -> Result<(String, Value)> {
-        let request = format!("{}-{}", json::text(app, &["metadata", "resourceVersion"]), std::process::id());
+    /// What is asked of the hub.
+    fn operation(&self, user: &str, app: &Value) -> Result<Value> {
         let mut sync = json!({"syncStrategy": {"hook": if self.force { json!({"force": true}) } else { json!({}) }}});
         for (wanted, field) in [(self.prune, "prune"), (self.dry_run, "dryRun")] {
             if wanted {
@@ -132,48 +129,48 @@ impl Sync {
             }
             json::set(&mut sync, &["resources"], Value::Array(chosen));
         }
-        let info = json!([{"name": REQUEST, "value": request}]);
-        let mut operation = json!({"sync": sync, "initiatedBy": {"username": user}, "info": info});
+        let mut operation = json!({"sync": sync, "initiatedBy": {"username": user}});
         if let Some(limit) = self.retry_limit {
             json::set(&mut operation, &["retry"], json!({"limit": limit}));
         }
-        Ok((request, operation))
+        Ok(operation)
     }
 }
 
 /// What was known before the operation was asked for.
 struct Before {
-    request: String,
-    state: Option<Value>,
+    number: u64,
+    started: String,
 }
 
 impl Before {
-    /// Our operation has ended. A hub that keeps the operation beside its state is believed by the mark; with another one
-    /// the state has to differ from the one before.
+    fn of(app: &Value) -> Self {
+        Self { number: number(app).unwrap_or_default(), started: started(app).to_owned() }
+    }
+
+    /// Our operation has ended. The hub numbers what people ask for: a higher number is ours or a later one. What it refused
+    /// has no number; it began at another time than the state before, and not by itself.
     fn is_done(&self, app: &Value) -> bool {
-        if is_operating(app) {
+        if is_operating(app) || started(app).is_empty() {
             return false;
         }
-        let Some(state) = json::at(app, &["status", "operationState"]).filter(|state| state.is_object()) else {
-            return false;
-        };
-        let mut marks =
-            view::items(state, &["operation", "info"]).filter(|info| json::text(info, &["name"]) == REQUEST);
-        match marks.next() {
-            Some(mark) => json::text(mark, &["value"]) == self.request,
-            None => self.state.as_ref() != Some(state),
+        let automated = json::at(app, &["status", "operationState", "operation", "initiatedBy", "automated"]);
+        match number(app) {
+            Some(number) => number > self.number,
+            None => automated != Some(&Value::Bool(true)) && started(app) != self.started,
         }
     }
 }
 
-/// Times of operations are whole seconds: the result of an operation that starts in the second in which the last one ended
-/// could not be told from it.
-async fn pass_the_second(apps: &[Value]) {
-    let now = now();
-    let ends = apps.iter().map(|app| json::text(app, &["status", "operationState", "finishedAt"]));
-    if ends.into_iter().any(|end| end == now) {
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
-    }
+/// The number of the operation that the state is of.
+fn number(app: &Value) -> Option<u64> {
+    let mut infos = view::items(app, &["status", "operationState", "operation", "info"]);
+    let info = infos.find(|info| json::text(info, &["name"]) == OPERATION_INFO)?;
+    json::text(info, &["value"]).parse().ok()
+}
+
+fn started(app: &Value) -> &str {
+    json::text(app, &["status", "operationState", "startedAt"])
 }
 
 /// Exit code 1 unless every operation succeeded and, for whole Applications, nothing waits for pruning.
@@ -198,31 +195,32 @@ fn verdict<'a>(apps: impl Iterator<Item = &'a Value>, partial: bool) -> Result<(
     if problems.is_empty() { Ok(()) } else { Err(Failure::new(problems.join("\n")).into()) }
 }
 
-/// Name of the `info` that marks an operation as ours.
-const REQUEST: &str = "windlass.io/request";
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_end_of_our_operation_is_told_from_an_older_one() {
-        let before =
-            Before { request: "7-1".to_owned(), state: Some(json!({"phase": "Succeeded", "startedAt": "t1"})) };
         let app = |state: Value| json!({"status": {"operationState": state}});
-        assert!(!before.is_done(&app(json!({"phase": "Succeeded", "startedAt": "t1"}))));
-        assert!(!before.is_done(&app(json!({"phase": "Running", "startedAt": "t2"}))));
-        assert!(before.is_done(&app(json!({"phase": "Failed", "startedAt": "t2"}))));
-        let marked = |value: &str| {
-            app(
-                json!({"phase": "Succeeded", "startedAt": "t2", "operation": {"info": [{"name": REQUEST, "value": value}]}}),
-            )
+        let numbered = |number: u64, phase: &str| {
+            let info = json!([{"name": OPERATION_INFO, "value": number.to_string()}]);
+            app(json!({"phase": phase, "startedAt": "t1", "operation": {"info": info}}))
         };
-        assert!(!before.is_done(&marked("6-9")));
-        assert!(before.is_done(&marked("7-1")));
-        let mut waiting = marked("7-1");
+        let before = Before::of(&numbered(7, "Succeeded"));
+        assert!(!before.is_done(&numbered(7, "Succeeded")));
+        assert!(!before.is_done(&numbered(8, "Running")));
+        assert!(before.is_done(&numbered(8, "Failed")), "also within the second of the one before");
+        let mut waiting = numbered(8, "Succeeded");
         json::set(&mut waiting, &["operation"], json!({"sync": {}}));
         assert!(!before.is_done(&waiting));
+        let refused = |time: &str, automated: bool| {
+            let operation = json!({"sync": {}, "initiatedBy": {"automated": automated}});
+            app(json!({"phase": "Error", "startedAt": time, "operation": operation}))
+        };
+        assert!(before.is_done(&refused("t2", false)));
+        assert!(!before.is_done(&refused("t2", true)), "self-heal is nobody's answer");
+        assert!(!before.is_done(&refused("t1", false)));
+        assert!(!Before::of(&json!({})).is_done(&json!({})));
     }
 
     #[test]

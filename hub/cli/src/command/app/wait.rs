@@ -257,7 +257,7 @@ impl Progress {
 const WIDTHS: [usize; 8] = [6, 11, 12, 20, 9, 11, 8, 0];
 
 /// The time as objects carry it.
-pub(super) fn now() -> String {
+fn now() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     windlass_protocol::time::Millis::from_secs(since.map(|since| since.as_secs()).unwrap_or_default()).rfc3339()
 }
