@@ -12,6 +12,7 @@ use crate::sim::Key;
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     runs: BTreeMap<(String, Key, OperationId), u64>,
+    count: u64,
 }
 
 impl Operations {
@@ -20,7 +21,12 @@ impl Operations {
         let Some(running) = &point.running else { return Ok(()) };
         let Cause::Asked(operation) = &running.cause else { return Ok(()) };
         let id = operation.id;
-        let first = self.runs.entry((cluster.to_owned(), key.clone(), id)).or_insert(running.sequence);
+        let place = (cluster.to_owned(), key.clone(), id);
+        let Some(first) = self.runs.get(&place) else {
+            self.runs.insert(place, running.sequence);
+            self.count += 1;
+            return Ok(());
+        };
         if *first == running.sequence {
             return Ok(());
         }
@@ -32,8 +38,13 @@ impl Operations {
     }
 
     /// How many operations ran.
-    pub(crate) fn len(&self) -> usize {
-        self.runs.len()
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The assignment ended on the cluster: should its Application come back, its operations are numbered anew.
+    pub(crate) fn ended(&mut self, cluster: &str, key: &Key) {
+        self.runs.retain(|(on, other, _), _| on != cluster || other != key);
     }
 
     /// The disk is lost: what ran before cannot be known.

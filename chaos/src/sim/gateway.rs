@@ -34,7 +34,7 @@ pub(crate) struct Link {
     pub(crate) agent: String,
     /// uid of the Cluster and serial, from the certificate.
     pub(crate) cluster: String,
-    serial: [u8; 16],
+    pub(crate) serial: [u8; 16],
     incarnation: Incarnation,
     session: HubSession,
     pub(crate) admitted: bool,

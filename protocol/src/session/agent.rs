@@ -113,6 +113,8 @@ pub struct AgentSession {
     pending: Option<Fetch>,
     checkpointing: bool,
     assembly: Assembly,
+    /// Replies to what was asked for a delta that was given up: they come before all others, and are of no use.
+    abandoned: usize,
     retry_at: Option<Millis>,
     now: Millis,
     actions: VecDeque<AgentAction>,
@@ -142,6 +144,7 @@ impl AgentSession {
             pending: None,
             checkpointing: false,
             assembly: Assembly::default(),
+            abandoned: 0,
             retry_at: None,
             now: Millis::default(),
             actions,
@@ -309,6 +312,16 @@ impl AgentSession {
     /// # Errors
     /// [`SessionError`] when content was not asked for, is too large, or does not match its address.
     pub fn handle_blob(&mut self, reply: BlobReply) -> Result<(), SessionError> {
+        if self.abandoned > 0 {
+            let is_last = match &reply {
+                BlobReply::Chunk { offset, total, content, .. } => {
+                    offset.saturating_add(content.len() as u64) >= *total
+                }
+                BlobReply::Unavailable { .. } => true,
+            };
+            self.abandoned -= usize::from(is_last);
+            return Ok(());
+        }
         let (digest, offset, total, content) = match reply {
             BlobReply::Chunk { digest, offset, total, content } => (digest, offset, total, content),
             BlobReply::Unavailable { digest } => {
@@ -316,7 +329,7 @@ impl AgentSession {
             }
         };
         let asked = self.pending.as_ref().is_some_and(|fetch| fetch.asked.contains(&digest));
-        if !asked && self.retry_at.is_none() {
+        if !asked {
             return Err(SessionError::Unexpected { message: "blob", phase: "not asked for it" });
         }
         let Some((digest, content)) = self.assembly.add(digest, offset, total, content)? else { return Ok(()) };
@@ -340,6 +353,7 @@ impl AgentSession {
             return Err(SessionError::Unexpected { message: "unavailable", phase: "not asked for it" });
         }
         // The hub's desired state has moved on while this delta travelled: start over from what is on disk.
+        self.abandoned = fetch.asked.len().saturating_sub(1);
         self.pending = None;
         self.assembly = Assembly::default();
         self.retry_at = Some(self.now.plus(UNAVAILABLE_WAIT));

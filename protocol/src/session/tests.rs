@@ -207,6 +207,29 @@ fn unavailable_content_waits_and_asks_again() {
 }
 
 #[test]
+fn late_content_of_a_given_up_delta_is_ignored() {
+    let (mut agent, mut hub) = pair(0);
+    let (mut disk, mut state) = (Disk::default(), Hub::default());
+    drive(&mut agent, &mut disk, &mut hub, &mut state).unwrap();
+    let target = bundle(&mut state, &["a", "b"]);
+    let whole = |content: &[u8], digest| {
+        let total = content.len() as u64;
+        BlobReply::Chunk { digest, offset: 0, total, content: content.to_vec() }
+    };
+    let delta = full(1, vec![assignment("web", &target)]);
+    agent.handle_control(HubControl::Desired(delta)).unwrap();
+    agent.handle_loaded(target.digest, None).unwrap();
+    agent.handle_blob(whole(&state.blobs[&target.digest], target.digest)).unwrap();
+    let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+    agent.handle_missing(vec![a, b]);
+    agent.handle_blob(BlobReply::Unavailable { digest: a }).unwrap();
+    // The agent has asked anew when the rest of the first answer arrives.
+    agent.handle_timeout(agent.poll_timeout().unwrap());
+    agent.handle_blob(whole(b"b", b)).unwrap();
+    assert!(agent.handle_blob(whole(b"b", b)).is_err(), "nothing else was asked for");
+}
+
+#[test]
 fn wrong_content_ends_the_session() {
     let (mut agent, mut hub) = pair(1);
     let (mut disk, mut state) = (Disk::default(), Hub::default());

@@ -311,6 +311,7 @@ impl World {
                 self.coverage.ended += 1;
                 self.time.note(format_args!("agent {name} has ended {}", key.0));
                 self.invariants.releases.forget(&uid, Some(&key.1));
+                self.invariants.operations.ended(&uid, &key);
             }
         }
         self.upload(name);

@@ -183,7 +183,10 @@ impl World {
                     return;
                 }
                 AgentAction::Refused { reason, retry } => {
-                    process.refused = retry == Retry::Never;
+                    // A refusal of an identity that was replaced meanwhile says nothing.
+                    let identity = agent.identity.as_ref().map(|(serial, uid)| (uid, serial));
+                    let of_link = self.links.get(&link).map(|link| (&link.cluster, &link.serial));
+                    process.refused = retry == Retry::Never && identity == of_link;
                     self.time.note(format_args!("agent {name} is refused: {reason}"));
                     self.break_link(link);
                     return;
