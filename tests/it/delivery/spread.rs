@@ -67,7 +67,7 @@ pub(super) async fn check(fleet: &Fleet) -> Result<()> {
         same(&application, "/status/sourceType", "Kustomize")?;
     }
     fleet.hub.settled("plain", &commit).await?;
-    try_join_all(fleet.sites.iter().map(|site| overlay_is_there(site))).await?;
+    try_join_all(fleet.sites.iter().map(overlay_is_there)).await?;
     plain_is_there(fleet).await?;
 
     measure(fleet, &shop).await
