@@ -7,7 +7,7 @@ mod look;
 mod site;
 
 use anyhow::{Context as _, Result, bail};
-use futures::future::{join_all, try_join_all};
+use futures::future::{LocalBoxFuture, join_all, try_join_all};
 use serde_json::{Value, json};
 use windlass_tests::{Access, ControlPlane, GitRepo, GitServer, Workdir};
 
@@ -76,7 +76,7 @@ impl Fleet {
 }
 
 /// A part of a test with a name: several share one fleet, and each says for itself how it went.
-pub(crate) async fn parts<'a>(parts: Vec<(&str, futures::future::LocalBoxFuture<'a, Result<()>>)>) -> Result<()> {
+pub(crate) async fn parts<'a>(parts: Vec<(&str, LocalBoxFuture<'a, Result<()>>)>) -> Result<()> {
     let results = join_all(parts.into_iter().map(|(name, part)| async move { (name, part.await) })).await;
     let mut failed = Vec::new();
     for (name, result) in results {

@@ -2,12 +2,12 @@
 //!
 //! There are no containers here, so the agent runs beside the cluster with the token of the ServiceAccount.
 
-use std::fs;
-
 use anyhow::{Context as _, Result, ensure};
-use windlass_tests::{ControlPlane, workspace_root};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
+use windlass_tests::ControlPlane;
 
-use crate::fleet::{AgentOptions, Fleet, Hub, Site, automated, same};
+use crate::fleet::{AgentOptions, Fleet, Hub, Join, Look, Site, automated, same};
 
 const MANIFESTS: &str = r"
 apiVersion: apps/v1
@@ -66,30 +66,45 @@ spec:
 pub(super) async fn check() -> Result<()> {
     let mut fleet = Fleet::start([]).await?;
     let plane = ControlPlane::start("inside").await?;
-    let join = fleet.hub.add_cluster("inside", plane.url()).await?;
-    let manifest = fs::read_to_string(workspace_root().join("deploy/agent/agent.yaml"))?;
-    let manifest = manifest
-        .replace("${CLUSTER}", "inside")
-        .replace("${TOKEN}", &join.token)
-        .replace("${ROOT_PIN}", &join.pin)
-        .replace("${HUBS}", &join.hubs.join(","))
-        .replace("${IMAGE}", "example.org/windlass-agent:test");
-    ensure!(!manifest.contains("${"), "a placeholder is left");
+    let image = "example.org/windlass-agent:test";
+    let arguments = ["cluster", "add", "inside", "--label", "env=test", "--server-url", plane.url(), "--manifest"];
+    let (code, manifest) = fleet.hub.windlass(&[&arguments[..], &["--image", image]].concat()).await?;
+    ensure!(code == 0, "windlass cluster add ends with {code}");
+    let mut lines = manifest.lines().filter(|line| !line.trim_start().starts_with('#'));
+    ensure!(lines.all(|line| !line.contains("${")), "a placeholder is left");
     plane.apply(&manifest).await.context("the API server refuses the manifest")?;
     let kubeconfig = plane.service_account_kubeconfig("windlass-system", "windlass-agent").await?;
 
     // The Pod that the Deployment makes is admitted under the restricted Pod Security Standard of its namespace.
-    let look = crate::fleet::Look::new(plane.client());
+    let look = Look::new(plane.client());
     look.until("deployments", "windlass-system", "windlass-agent", |deployment| {
         same(deployment, "/status/replicas", 1)
     })
     .await?;
 
+    let join = join(&look).await?;
     let options = AgentOptions { kubeconfig: Some(kubeconfig), ..AgentOptions::default() };
     fleet.sites.push(Site::start(&join, plane, &options)?);
     fleet.hub.connected("inside").await?;
     works(&fleet, &fleet.hub).await?;
     fleet.first()?.print_memory()
+}
+
+/// What the Pod would be given.
+async fn join(look: &Look) -> Result<Join> {
+    let deployment = look.get("deployments", "windlass-system", "windlass-agent").await?;
+    let variables = deployment.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
+    let variable = |name: &str| {
+        let found = variables.into_iter().flatten().find(|variable| variable["name"] == name);
+        found.and_then(|variable| variable["value"].as_str()).with_context(|| format!("no {name}"))
+    };
+    let secret = look.get("secrets", "windlass-system", "windlass-agent-token").await?;
+    let token = secret.pointer("/data/token").and_then(Value::as_str).context("no token in the Secret")?;
+    Ok(Join {
+        token: String::from_utf8(STANDARD.decode(token)?)?,
+        pin: variable("WINDLASS_AGENT_ROOT_PIN")?.to_owned(),
+        hubs: variable("WINDLASS_AGENT_HUBS")?.split(',').map(str::to_owned).collect(),
+    })
 }
 
 async fn works(fleet: &Fleet, hub: &Hub) -> Result<()> {

@@ -43,7 +43,34 @@ pub(super) async fn check(fleet: &Fleet) -> Result<()> {
         })
         .await?;
     same(&site.look.get("configmaps", "manual", "settings").await?, "/data/color", "blue")?;
-    fleet.hub.patch("manual", &json!({"operation": {"sync": {}}})).await?;
-    fleet.hub.settled("manual", &second).await?;
-    same(&site.look.get("configmaps", "manual", "settings").await?, "/data/color", "green")
+    by_command_line(fleet, &second).await?;
+    same(&site.look.get("configmaps", "manual", "settings").await?, "/data/color", "green")?;
+
+    let (code, _) = fleet.hub.windlass(&["app", "delete", "manual", "--yes"]).await?;
+    ensure!(code == 0, "windlass app delete ends with {code}");
+    fleet.hub.look.until_gone("applications", "argocd", "manual").await
+}
+
+/// The same with `windlass`: it waits, and its exit codes and tables say how it went.
+async fn by_command_line(fleet: &Fleet, revision: &str) -> Result<()> {
+    let run = async |arguments: &[&str], expected: i32, words: &[&str]| {
+        let (code, printed) = fleet.hub.windlass(arguments).await?;
+        ensure!(code == expected, "windlass {} ends with {code}: {printed}", arguments.join(" "));
+        for word in words {
+            ensure!(printed.contains(word), "windlass {} prints no {word:?}: {printed}", arguments.join(" "));
+        }
+        anyhow::Ok(())
+    };
+    run(&["app", "list"], 0, &["NAME", "SYNCPOLICY", "manual", "OutOfSync", "Manual"]).await?;
+    run(&["app", "wait", "manual", "--sync", "--timeout", "1"], 1, &[]).await?;
+    run(&["app", "sync", "manual"], 0, &["ConfigMap", "settings", "Synced"]).await?;
+    fleet.hub.settled("manual", revision).await?;
+    run(&["app", "wait", "manual", "--sync", "--health", "--timeout", "30"], 0, &[]).await?;
+    run(&["app", "list", "-o", "name"], 0, &["argocd/manual"]).await?;
+    run(&["app", "get", "manual"], 0, &["Synced", revision.get(..7).unwrap_or(revision)]).await?;
+    run(&["app", "resources", "manual"], 0, &["settings"]).await?;
+    run(&["app", "manifests", "manual"], 0, &["kind: ConfigMap", "color: green"]).await?;
+    run(&["app", "get", "unheard-of"], 1, &[]).await?;
+    run(&["cluster", "list"], 0, &["east", "west", "Connected"]).await?;
+    run(&["hub", "status"], 0, &["Leader"]).await
 }

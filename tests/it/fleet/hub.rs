@@ -1,11 +1,15 @@
 //! The hub's process, seen by an administrator: kubectl and the API.
 
-use std::process::Command;
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
 use ring::hmac;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use windlass_tests::{Binaries, Kubectl, Process, START_DEADLINE, WAIT_DEADLINE, Workdir, free_port, wait_until};
 
 use super::{Look, same};
@@ -18,6 +22,7 @@ pub(crate) struct Hub {
     pub(crate) look: Look,
     pub(crate) kubectl: Kubectl,
     client: Client,
+    kubeconfig: PathBuf,
     _dir: Workdir,
 }
 
@@ -55,7 +60,7 @@ impl Hub {
         let options = KubeConfigOptions::default();
         let client = Client::try_from(Config::from_custom_kubeconfig(read, &options).await?)?;
         let kubectl = Kubectl::new("the hub", &kubeconfig, &dir.join("kubectl-cache"))?;
-        let mut hub = Self { process, look: Look::new(client.clone()), kubectl, client, _dir: dir };
+        let mut hub = Self { process, look: Look::new(client.clone()), kubectl, client, kubeconfig, _dir: dir };
         hub.wait_until_ready().await?;
         Ok(hub)
     }
@@ -87,6 +92,21 @@ impl Hub {
         let patch = patch.to_string();
         let arguments = ["patch", "applications.argoproj.io", application, "--type=merge", "-p", &patch];
         self.kubectl.run(&arguments).await.map(drop)
+    }
+
+    /// Runs `windlass` as the administrator; gives its exit code and what it printed.
+    pub(crate) async fn windlass(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let mut command = tokio::process::Command::new(Binaries::locate()?.path("windlass")?);
+        command.args(arguments).env("WINDLASS_KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
+        let what = format!("windlass {}", arguments.join(" "));
+        let output = timeout(WAIT_DEADLINE, command.output()).await.with_context(|| format!("{what} hangs"))??;
+        let code = output.status.code().with_context(|| format!("{what} was killed"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8(output.stdout).context("not UTF-8")?;
+        if code != 0 {
+            eprintln!("{what} ended with {code}: {}", said.trim());
+        }
+        Ok((code, printed))
     }
 
     /// Registers a cluster and asks for a token.
