@@ -316,7 +316,10 @@ impl World {
         match effect {
             Effect::Object(_) => {}
             Effect::Desired { cluster, epoch, generation } => {
-                for id in self.links_of(hub, &cluster) {
+                // Also where admission is still under way: the session began with the generation of that moment.
+                let here = self.links.iter().filter(|(_, link)| link.hub == hub && link.cluster == cluster);
+                let here: Vec<u64> = here.map(|(id, _)| *id).collect();
+                for id in here {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.session.handle_changed(epoch, generation);
                     }
