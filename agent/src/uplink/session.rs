@@ -37,7 +37,7 @@ use crate::{
 /// After the hub could not commit receipts.
 const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks at the age of the certificate: the clock may be set, so it is never slept through.
-const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+const RENEWAL_CHECK: Duration = Duration::from_secs(10);
 /// The cluster has this long to tell its facts.
 const FACTS_DEADLINE: Duration = Duration::from_secs(10);
 
