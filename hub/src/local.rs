@@ -122,9 +122,7 @@ impl Manifests for Local {
                 ProviderError::NotFound(format!("{application} has no rendered manifests: see its conditions"))
             })?;
             let Some(target) = assignment.target.clone() else { return Ok(Vec::new()) };
-            let bundles = self.bundles.clone();
-            let reading = tokio::task::spawn_blocking(move || bundles.manifests(&target.digest));
-            let read = reading.await.map_err(|error| ProviderError::Internal(error.to_string()))?;
+            let read = self.bundles.manifests(&target.digest).await;
             read.map_err(|error| ProviderError::Unavailable(error.to_string()))
         })
     }

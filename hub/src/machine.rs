@@ -3,6 +3,7 @@
 //! Readers get a cheap snapshot of the state and never hold a lock while they work with it.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -153,6 +154,18 @@ impl Machine for StateMachine {
         self.publish(state, Vec::new());
         Ok(())
     }
+}
+
+/// The bundles that the state in a snapshot references, without building the state. Blocks.
+///
+/// # Errors
+/// [`RestoreError`] when the snapshot cannot be read.
+pub(crate) fn bundles_of_snapshot(input: &mut dyn Read) -> Result<BTreeSet<Digest>, RestoreError> {
+    let mut bundles = BTreeSet::new();
+    while let Some(record) = read_record(input)? {
+        bundles.extend(snapshot::bundles_in(&record).map_err(restore_error)?);
+    }
+    Ok(bundles)
 }
 
 /// Encodes the answer to a command.

@@ -44,7 +44,7 @@ pub use self::members::MembersError;
 pub use self::network::{LinkError, NoPeers, PeerFuture, PeerLink, PeerNetwork, SnapshotStream};
 pub use self::node::{BootstrapError, RaftNode, ReadError, StartError};
 pub use self::propose::ProposeError;
-pub use self::serve::ServeError;
+pub use self::serve::{OpenSnapshot, ServeError, SnapshotGate};
 pub use self::snapshot::SnapshotError;
 pub use self::state_machine::InstallError;
 pub use self::status::{Role, Status};

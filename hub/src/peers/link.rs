@@ -8,6 +8,7 @@
 //! While a peer is down, calls fail at once with the reason of the last attempt; nothing here backs off for longer,
 //! since an election must not wait for it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ struct Addresses {
     member: Option<String>,
     /// Where it answered last.
     good: Option<String>,
+    /// Where it called from: hubs dial from the socket that they listen on.
+    seen: Option<String>,
     attempts: u64,
 }
 
@@ -103,6 +106,11 @@ impl Slot {
             tracing::info!(peer = self.node, address, "peer has a new address");
             self.redial("the peer has a new address");
         }
+    }
+
+    /// Notes where the peer called from, for a hub that has not heard of it otherwise.
+    pub(super) fn seen_at(&self, address: SocketAddr) {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).seen = Some(address.to_string());
     }
 
     /// Ends the connection; the next call dials.
@@ -312,12 +320,12 @@ impl Slot {
         Err(error)
     }
 
-    /// Where it answered last, where Raft knows it, where the directory knows it.
+    /// Where it answered last, where Raft knows it, where the directory knows it, where it called from.
     fn candidates(&self, shared: &Shared) -> Vec<String> {
         let listed = (shared.directory)(self.node);
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut candidates: Vec<String> = Vec::new();
-        for address in [&addresses.good, &addresses.member, &listed].into_iter().flatten() {
+        for address in [&addresses.good, &addresses.member, &listed, &addresses.seen].into_iter().flatten() {
             if !address.is_empty() && !candidates.contains(address) {
                 candidates.push(address.clone());
             }

@@ -44,6 +44,7 @@ async fn admit(shared: Arc<Shared>, connection: Connection, number: u64) {
                         connection.close(REFUSED, shortened(&reason));
                         return;
                     }
+                    shared.slot(node).seen_at(connection.remote_address());
                     shared.accepted().insert((node, number), connection.clone());
                     let end = serve(&shared, &connection, node).await;
                     shared.accepted().remove(&(node, number));
