@@ -9,6 +9,7 @@
 //! Nothing here reads a clock, a socket or a disk.
 
 pub mod cli;
+pub mod host;
 mod invariants;
 pub mod plant;
 pub mod sim;
