@@ -14,13 +14,14 @@
 //! # Cluster
 //!
 //! Hub binaries on loopback, killed, paused, cut off and restarted while clients record what they are told; see [`cluster`].
-//! [`host`] holds what that and the end-to-end tests need of the machine.
+//! [`shim`] is a disk that misbehaves; [`host`] holds what that and the end-to-end tests need of the machine.
 
 pub mod cli;
 pub mod cluster;
 pub mod host;
 mod invariants;
 pub mod plant;
+pub mod shim;
 pub mod sim;
 
 pub use self::{
