@@ -9,11 +9,15 @@
 //! | `links` | UDP proxies between the hubs: loss, delay, doubles, order, blocks by (sender, receiver) |
 //! | `api`, `register`, `workload` | clients with the discipline of real ones |
 //! | `history`, `linearizable` | what they did, and whether one register could have done it |
+//! | `fleet` | agents in this process, and something to deliver to them |
+//! | `stage` | group, clients and final examination of every scenario |
 //! | `kill`, `scenarios`, `bench` | what to run; `cli` says how |
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod figures;
+pub mod fleet;
 pub mod group;
 pub mod history;
 pub mod kill;
@@ -21,4 +25,6 @@ pub mod linearizable;
 pub mod links;
 pub mod programs;
 pub mod register;
+pub mod scenarios;
+pub mod stage;
 pub mod workload;

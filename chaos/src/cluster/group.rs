@@ -4,6 +4,7 @@
 //! directory, which is kept with `WINDLASS_KEEP=1`.
 
 use std::{
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,14 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use reqwest::Method;
 use serde_json::Value;
 
 use super::{
-    api::{Access, Api},
+    api::{Access, Answer, Api},
     links::Links,
     programs::Programs,
 };
-use crate::host::{Process, START_DEADLINE, Signal, Workdir, free_port, wait_until};
+use crate::host::{Process, START_DEADLINE, Signal, WAIT_DEADLINE, Workdir, free_port, wait_until};
 
 /// What hubs log: enough to tell a story, little enough for a thousand rounds.
 const LOG_FILTER: &str = "warn,windlass_hub=info";
@@ -35,7 +37,7 @@ pub struct GroupOptions {
     /// Whether the hubs reach each other directly or through proxies.
     pub network: Network,
     /// Environment of every hub, beside what this process has.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(String, OsString)>,
 }
 
 /// What is between the hubs.
@@ -66,7 +68,7 @@ struct Hub {
     process: Option<Process>,
     agents: SocketAddr,
     /// What only this hub has in its environment.
-    environment: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// Addresses of a hub to be.
@@ -97,7 +99,6 @@ impl Group {
         let mut hubs = Vec::new();
         for (number, place) in places.iter().enumerate() {
             let front = links.as_ref().and_then(|links| links.front(number)).unwrap_or(place.peers);
-            let front = (places.len() > 1).then_some(front);
             let config = dir.write(format!("hub-{}.toml", number + 1), configuration(&dir, number, place, front))?;
             hubs.push(Hub { config, process: None, agents: place.api, environment: Vec::new() });
         }
@@ -169,7 +170,7 @@ impl Group {
     ///
     /// # Errors
     /// When there is no such hub.
-    pub fn set_environment(&mut self, hub: usize, environment: Vec<(String, String)>) -> Result<()> {
+    pub fn set_environment(&mut self, hub: usize, environment: Vec<(String, OsString)>) -> Result<()> {
         self.hub(hub)?.environment = environment;
         Ok(())
     }
@@ -261,6 +262,22 @@ impl Group {
         Ok(())
     }
 
+    /// A request that must succeed, at whichever hub takes it; only for what is safe to repeat.
+    ///
+    /// # Errors
+    /// When no hub takes it in time.
+    pub async fn must(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let mut hub = 0;
+        wait_until(WAIT_DEADLINE, format!("{method} {path}"), async || {
+            hub = (hub + 1) % self.size();
+            match self.api.send(hub, method.clone(), path, body).await {
+                Answer::Refused { reason, .. } if reason == "AlreadyExists" => Ok(Some(Value::Null)),
+                answer => answer.ok().map(Some),
+            }
+        })
+        .await
+    }
+
     /// The leader, by the word of the hub that leads in the highest term.
     pub async fn leader(&self) -> Option<usize> {
         self.leader_and_term().await.map(|(leader, _)| leader)
@@ -301,15 +318,29 @@ impl Group {
         };
         self.serve(number, &["--join", &address, "--token", &token])?;
         self.ready(number).await?;
-        let (api, id) = (self.api.clone(), number as u64 + 1);
-        wait_until(START_DEADLINE, format!("hub {id} to vote"), async || {
+        let api = self.api.clone();
+        wait_until(START_DEADLINE, format!("hub {} to vote", number + 1), async || {
             let status = api.status(number).await?;
+            let node = status.get("node").and_then(Value::as_u64);
             let voters = status.get("voters").and_then(Value::as_array).context("a status without voters")?;
-            let votes = voters.iter().any(|voter| voter.get("node").and_then(Value::as_u64) == Some(id));
-            ensure!(votes, "voters {voters:?}");
+            let votes = voters.iter().any(|voter| voter.get("node").and_then(Value::as_u64) == node);
+            ensure!(votes && node.is_some(), "node {node:?}, voters {voters:?}");
             Ok(Some(()))
         })
         .await
+    }
+
+    /// Replaces a hub that is lost for good: it is removed from the group, and a new one with an empty disk joins in its
+    /// place, through another member.
+    ///
+    /// # Errors
+    /// When the removal or the join is refused.
+    pub async fn replace(&mut self, hub: usize, member: usize) -> Result<()> {
+        let node = self.api.status(hub).await?.get("node").and_then(Value::as_u64).context("a status without node")?;
+        self.kill(hub)?;
+        self.must(Method::POST, &format!("/apis/windlass.io/v1alpha1/hubs/{node}/remove"), None).await?;
+        std::fs::remove_dir_all(self.data(hub)).context("wipe the disk")?;
+        self.join(hub, member).await
     }
 
     fn peer_address(&self, hub: usize) -> Result<String> {
@@ -348,15 +379,14 @@ fn data(dir: &Workdir, hub: usize) -> PathBuf {
     dir.join(format!("data-{}", hub + 1))
 }
 
-/// The configuration of one hub. A group of one has no peers, and is measured without what serves them.
-fn configuration(dir: &Workdir, hub: usize, place: &Place, front: Option<SocketAddr>) -> String {
+/// The configuration of one hub.
+fn configuration(dir: &Workdir, hub: usize, place: &Place, front: SocketAddr) -> String {
     let (data, key) = (data(dir, hub), dir.join("operator.key"));
     let Place { api, peers } = place;
-    let peers =
-        front.map_or_else(String::new, |front| format!("listen_peers = \"{peers}\"\nadvertise_peers = \"{front}\"\n"));
     format!(
         "data = {data:?}\noperator_key_file = {key:?}\n\
-         listen_agents = \"{api}\"\nlisten_api = \"{api}\"\nadvertise = [\"{api}\"]\n{peers}\
+         listen_agents = \"{api}\"\nlisten_api = \"{api}\"\nadvertise = [\"{api}\"]\n\
+         listen_peers = \"{peers}\"\nadvertise_peers = \"{front}\"\n\
          [git]\npoll_seconds = 1\njitter_seconds = 0\n"
     )
 }

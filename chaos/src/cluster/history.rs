@@ -93,6 +93,8 @@ pub struct Counts {
     pub labelled: u64,
     /// Attempts that failed and were made again.
     pub retries: u64,
+    /// Operations given up: an error for the user.
+    pub abandoned: u64,
 }
 
 impl Default for Recorder {
@@ -134,6 +136,11 @@ impl Recorder {
     /// An attempt is made again.
     pub fn retry(&self) {
         self.lock().counts.retries += 1;
+    }
+
+    /// An operation is given up.
+    pub fn abandon(&self) {
+        self.lock().counts.abandoned += 1;
     }
 
     /// Counts so far.

@@ -141,7 +141,7 @@ fn victims(size: usize, leader: usize, random: &mut Random) -> Vec<usize> {
 
 impl fmt::Display for KillReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { reads, writes, refused, unknown, labelled, retries } = self.counts;
+        let Counts { reads, writes, refused, unknown, labelled, retries, abandoned } = self.counts;
         writeln!(
             f,
             "{} rounds in {:.1} s: {} kills, {} of the leader, {} times all at once",
@@ -154,7 +154,7 @@ impl fmt::Display for KillReport {
         writeln!(
             f,
             "history of {} operations is linearizable: {writes} writes, {reads} reads, {refused} refused, {unknown} of unknown \
-             outcome; {labelled} reads labelled, {retries} attempts repeated",
+             outcome; {labelled} reads labelled, {retries} attempts repeated, {abandoned} operations given up",
             self.operations
         )?;
         writeln!(f, "{} acknowledged entries are all there; {} objects equal on all hubs", self.entries, self.objects)?;

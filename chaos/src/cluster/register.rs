@@ -55,6 +55,17 @@ pub enum Ended {
     Lost,
 }
 
+/// What a read at one hub is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The hub vouches for it.
+    Linearizable,
+    /// The hub says that it may be behind.
+    Labelled,
+    /// There was no answer.
+    Nothing,
+}
+
 impl RegisterClient {
     /// The client `number`, which starts at a hub of its own.
     #[must_use]
@@ -95,6 +106,7 @@ impl RegisterClient {
             self.record(key, Action::Read, outcome, sent);
             return Ended::Known(seen);
         }
+        self.recorder.abandon();
         Ended::Lost
     }
 
@@ -118,6 +130,7 @@ impl RegisterClient {
                 Answer::NotDone(_) | Answer::Refused { .. } => self.elsewhere(attempt).await,
             }
         }
+        self.recorder.abandon();
         Ended::Lost
     }
 
@@ -162,7 +175,38 @@ impl RegisterClient {
         if open {
             self.record(key, action, Outcome::Unknown, invoked);
         }
+        self.recorder.abandon();
         Ended::Lost
+    }
+
+    /// One read at one hub only; says whether it was linearizable. What it saw is part of the history then.
+    pub async fn read_at(&mut self, hub: usize, key: &str) -> Trust {
+        let sent = Instant::now();
+        let seen = match self.api.send(hub, Method::GET, &path(key), None).await {
+            Answer::Ok { label: Some(_), .. } => {
+                self.recorder.labelled();
+                return Trust::Labelled;
+            }
+            Answer::Ok { body, label: None } => seen(&body),
+            Answer::Refused { code: 404, .. } => None,
+            Answer::Refused { .. } | Answer::NotDone(_) | Answer::Unknown(_) => return Trust::Nothing,
+        };
+        self.record(key, Action::Read, Outcome::Saw(seen.map(|seen| seen.value)), sent);
+        Trust::Linearizable
+    }
+
+    /// One replacement sent to one hub only; recorded with its outcome.
+    pub async fn swap_at(&mut self, hub: usize, key: &str, expected: &Seen) -> Outcome {
+        let (sent, value) = (Instant::now(), self.fresh());
+        let body = object(key, value, Some(&expected.version));
+        let outcome = match self.api.send(hub, Method::PUT, &path(key), Some(&body)).await {
+            Answer::Ok { .. } => Outcome::Done,
+            Answer::Refused { code: 404 | 409, .. } => Outcome::Refused,
+            Answer::Refused { .. } | Answer::NotDone(_) => return Outcome::Refused,
+            Answer::Unknown(_) => Outcome::Unknown,
+        };
+        self.record(key, Action::Swap { expected: expected.value, value }, outcome, sent);
+        outcome
     }
 
     fn done(&self, key: &str, action: Action, invoked: Instant, sent: Instant, now: Option<Seen>) -> Ended {

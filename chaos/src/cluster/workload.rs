@@ -78,6 +78,14 @@ impl Workload {
         &self.shared.recorder
     }
 
+    /// Another client of the same history, for what the running ones do not do.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn client(&self, access: &Access, number: usize) -> Result<RegisterClient> {
+        Ok(RegisterClient::new(number, access.connect()?, Arc::clone(&self.shared.recorder), number as u64))
+    }
+
     /// From now on other registers are fought over.
     pub fn next_generation(&self) {
         self.shared.generation.fetch_add(1, Ordering::Relaxed);
@@ -164,14 +172,15 @@ pub async fn same_everywhere(group: &Group) -> Result<usize> {
 
 /// The hubs' own hashes of their states, as far as two are of the same entry.
 async fn state_hashes(group: &Group) -> Result<()> {
-    let mut hashes: BTreeMap<u64, (usize, String)> = BTreeMap::new();
-    for hub in 0..group.size() {
-        let status = group.api().status(hub).await?;
-        let hash = status.pointer("/stateHash/hash").and_then(Value::as_str);
-        let index = status.pointer("/stateHash/applied").and_then(Value::as_u64);
+    let status = group.api().status(0).await?;
+    let mut hashes: BTreeMap<u64, (u64, String)> = BTreeMap::new();
+    for hub in status.get("hubs").and_then(Value::as_array).into_iter().flatten() {
+        let hash = hub.pointer("/stateHash/hash").and_then(Value::as_str);
+        let index = hub.pointer("/stateHash/applied").and_then(Value::as_u64);
+        let node = hub.get("node").and_then(Value::as_u64).unwrap_or_default();
         if let (Some(hash), Some(index)) = (hash, index) {
-            let (other, first) = hashes.entry(index).or_insert_with(|| (hub, hash.to_owned()));
-            ensure!(first == hash, "hubs {} and {} hash entry {index} differently", *other + 1, hub + 1);
+            let (other, first) = hashes.entry(index).or_insert_with(|| (node, hash.to_owned()));
+            ensure!(first == hash, "nodes {other} and {node} hash entry {index} differently");
         }
     }
     Ok(())
