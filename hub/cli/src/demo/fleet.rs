@@ -80,7 +80,8 @@ impl Fleet {
                 cluster: ClusterConfig::Embedded,
                 identity: IdentityStore::Folder,
                 log_format: LogFormat::Text,
-                limits: Limits::default(),
+                // A killed hub is noticed in seconds: this is to be watched.
+                limits: Limits { keep_alive_seconds: 1, ..Limits::default() },
             };
             let (port, shutdown) = (Arc::new(EmbeddedCluster::new(u64::from(number))), self.shutdown.clone());
             self.agents.spawn(async move {
