@@ -235,11 +235,9 @@ impl Parts {
 /// Opens the store, and takes part in the group over the peers' own threads.
 async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replica, Peers)> {
     let folder = config.data.join("store");
-    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &StoreOptions::default()));
-    let store = opening
-        .await
-        .context("the store's worker ended")?
-        .with_context(|| format!("{}: for a new group run `windlass-hub init` first", config.data.display()))?;
+    let options = StoreOptions { expect_node: config.node, ..StoreOptions::default() };
+    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &options));
+    let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
