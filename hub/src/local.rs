@@ -51,6 +51,14 @@ pub(crate) struct Local {
     pub(crate) webhook_secret: Option<Vec<u8>>,
 }
 
+impl Local {
+    /// Where agents find the hubs.
+    fn hubs(&self) -> Vec<String> {
+        let known = self.replica.state().hub_addresses();
+        if known.is_empty() { self.hubs.clone() } else { known }
+    }
+}
+
 /// The API over this node.
 pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local: Arc<Local>) -> ApiServer {
     let limits = ApiLimits {
@@ -82,6 +90,10 @@ impl Presence for Local {
     fn sessions(&self) -> usize {
         self.registry.count()
     }
+
+    fn pin(&self) -> RootPin {
+        self.pin
+    }
 }
 
 impl Admission for Local {
@@ -97,7 +109,7 @@ impl Admission for Local {
             let expires_at = wall_clock().plus(expires_in);
             let command = Command::AddToken { hash, cluster: cluster.to_owned(), expires_at };
             self.replica.propose(subject, "api", Vec::new(), command).await?;
-            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs.clone() })
+            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs() })
         })
     }
 }

@@ -22,6 +22,7 @@ mod compaction;
 mod config;
 mod log;
 mod machine;
+mod members;
 #[cfg(test)]
 mod memory_network;
 mod network;
@@ -39,6 +40,7 @@ mod wire;
 pub use self::config::RaftConfig;
 pub use self::log::LogError;
 pub use self::machine::{Machine, RestoreError, SnapshotSource};
+pub use self::members::MembersError;
 pub use self::network::{LinkError, NoPeers, PeerFuture, PeerLink, PeerNetwork, SnapshotStream};
 pub use self::node::{BootstrapError, RaftNode, ReadError, StartError};
 pub use self::propose::ProposeError;

@@ -203,6 +203,11 @@ impl RaftNode {
         }
     }
 
+    /// Keeps proposals waiting until the guard is dropped; those before it are under way.
+    pub(super) async fn hold_proposals(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.inner.proposer.hold().await
+    }
+
     /// What this node says about itself, now and at each change.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {

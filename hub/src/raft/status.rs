@@ -8,9 +8,10 @@ use openraft::{RaftMetrics, ServerState};
 use super::types::{NodeId, Peer};
 
 /// What a node is in the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
     /// Follows without a vote.
+    #[default]
     Learner,
     /// Follows a leader, or waits for one.
     Follower,
@@ -23,7 +24,7 @@ pub enum Role {
 }
 
 /// One look at a node. Indexes are those of log entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// This node.
     pub node: NodeId,

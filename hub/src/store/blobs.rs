@@ -138,7 +138,7 @@ impl BlobStore {
     /// Opens the folder (made when missing) and reads every pack's footer. A pack that is cut or damaged is set aside
     /// as `*.damaged` with a warning, its blobs are then missing; leftovers of interrupted writes are removed.
     pub fn open(directory: &Path, options: BlobOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
+        disk::create_directory(directory)?;
         let mut index = Index::default();
         for entry in std::fs::read_dir(directory).map_err(StoreError::io("list", directory))? {
             let path = entry.map_err(StoreError::io("list", directory))?.path();
