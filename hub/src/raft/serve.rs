@@ -158,14 +158,16 @@ impl RaftNode {
         drop(file);
         let path = partial.path.clone();
         // A damaged file handed to the library would stop this node; here it only costs another transfer.
-        blocking(move || {
-            snapshot::verify(&path).map(|_| ()).map_err(|error| {
+        let (folder, received) = (self.folder(), partial.clone());
+        let accepted = blocking(move || {
+            snapshot::verify(&path).map_err(|error| {
                 drop(std::fs::remove_file(&path));
                 error.to_string()
-            })
+            })?;
+            folder.accept(&received).map_err(|error| error.to_string())
         })
         .await?;
-        let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(partial) };
+        let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(accepted) };
         let installed =
             self.raft().install_full_snapshot(offer.vote, snapshot).await.map_err(|error| error.to_string())?;
         Ok(Response::Installed(installed.vote))
