@@ -48,7 +48,7 @@ fn join(program: &Path, dir: &Workdir, attempt: &Attempt<'_>) -> Result<()> {
 #[tokio::test]
 async fn a_join_that_cannot_be_says_why_and_writes_nothing() -> Result<()> {
     let program = Binaries::locate()?.path("windlass-hub")?;
-    let programs = Programs::in_folder(program.parent().context("a program without a folder")?)?;
+    let programs = Programs::within(program.parent().context("a program without a folder")?.to_path_buf());
     let options = GroupOptions { programs, size: 1, seed: 1, network: Network::Direct, environment: Vec::new() };
     let group = Group::start(options).await?;
     let status = group.api().status(0).await?;
