@@ -16,6 +16,7 @@ mod binaries;
 mod git;
 mod kubectl;
 mod plane;
+pub mod power;
 mod tools;
 
 pub use crate::binaries::Binaries;
