@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::time::timeout;
 use windlass_hub_core::{Command, command::HubAnnouncement};
 use windlass_protocol::ids::Digest;
 use windlass_transport::identity::{KeyMaterial, RootPin, SubjectKey};
@@ -25,6 +26,9 @@ use crate::{
 const ATTEMPTS_MAX: usize = 10;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_secs(3);
+/// The first hub announces itself within a second of its start.
+const FOUNDING_TIME_MAX: Duration = Duration::from_secs(3);
+const FOUNDING_PAUSE: Duration = Duration::from_millis(100);
 /// What a hub token starts with.
 const TOKEN_PREFIX: &str = "wlh_";
 
@@ -61,6 +65,9 @@ impl Joins {
             Ok(key) => key,
             Err(error) => return refused(format!("the signing request is not usable: {error}")),
         };
+        if !first_hub_is_known(replica).await {
+            return JoinAnswer::Refused { reason: "the group is being founded".to_owned(), later: true };
+        }
         let command = Command::AdmitHub { hash: hash(&token), key: Digest(key.digest()), store, hub };
         let reply = match replica.propose("hub:unknown", &remote.to_string(), Vec::new(), command).await {
             Ok(reply) => reply,
@@ -93,6 +100,16 @@ impl Joins {
             roots: state.trust().roots.clone(),
         })
     }
+}
+
+/// Whether the hub that founded the group has announced itself; waits for it a little.
+async fn first_hub_is_known(replica: &Replica) -> bool {
+    let known = async {
+        while replica.state().hubs().next().is_none() {
+            tokio::time::sleep(FOUNDING_PAUSE).await;
+        }
+    };
+    timeout(FOUNDING_TIME_MAX, known).await.is_ok()
 }
 
 /// A new hub token for the root with this pin, and its name in the log.

@@ -126,7 +126,11 @@ impl Transaction {
                 "{address} is the peer address of node {node}: remove that node first (`windlass hub remove {node}`), or advertise another address"
             )));
         }
-        let node = self.state.hubs.iter().next_back().map_or(1, |(node, _)| node + 1);
+        // The first hub makes itself known; until then its number would be given away.
+        let Some((last, _)) = self.state.hubs.iter().next_back() else {
+            return Err(Rejection::Precondition("the group's first hub is not known yet: try again".to_owned()));
+        };
+        let node = last + 1;
         let record = HubRecord {
             store,
             name: announced.name.clone(),
