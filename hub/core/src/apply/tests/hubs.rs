@@ -48,17 +48,6 @@ fn nodes(state: &State) -> Vec<u64> {
 }
 
 #[test]
-fn nobody_gets_the_number_of_a_first_hub_that_is_not_known_yet() {
-    let mut hub = Hub::new();
-    let expires_at = Millis::from_secs(2_000);
-    hub.apply(Command::AddHubToken { hash: Digest::of(b"a"), expires_at }).unwrap();
-    assert!(matches!(hub.apply(admit(b"a", 2, 2)), Err(Rejection::Precondition(_))));
-    hub.apply(announce(1, 1)).unwrap();
-    hub.apply(admit(b"a", 2, 2)).unwrap();
-    assert_eq!(nodes(&hub.state), [1, 2]);
-}
-
-#[test]
 fn a_token_admits_one_node_once_and_ids_are_never_given_again() {
     let mut hub = group();
     let reply = hub.apply(admit(b"a", 2, 2)).unwrap();
@@ -79,6 +68,15 @@ fn a_token_admits_one_node_once_and_ids_are_never_given_again() {
     assert!(matches!(hub.apply(Command::RemoveHub { node: 1 }), Err(Rejection::Forbidden(_))), "the last one");
     hub.apply(admit(b"b", 3, 2)).unwrap();
     assert_eq!(nodes(&hub.state), [1, 3]);
+}
+
+#[test]
+fn nobody_takes_the_first_hubs_id() {
+    let mut hub = Hub::new();
+    hub.apply(Command::AddHubToken { hash: Digest::of(b"a"), expires_at: Millis::from_secs(2_000) }).unwrap();
+    assert!(hub.apply(admit(b"a", 2, 2)).is_err(), "before it is known");
+    hub.apply(announce(1, 1)).unwrap();
+    assert_eq!(hub.apply(admit(b"a", 2, 2)).unwrap().cluster, Some(("2".to_owned(), "c".to_owned())));
 }
 
 #[test]
