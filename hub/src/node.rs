@@ -151,14 +151,7 @@ impl Parts {
             hubs: hubs.clone(),
             webhook_secret,
         });
-        let gateway = Gateway {
-            replica: replica.clone(),
-            trust: Arc::clone(trust),
-            bundles: bundles.clone(),
-            registry,
-            node,
-            hubs,
-        };
+        let gateway = Gateway::new(replica.clone(), Arc::clone(trust), bundles.clone(), registry, node, hubs);
         Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
     }
 
