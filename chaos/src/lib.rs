@@ -6,11 +6,12 @@
 //!
 //! What is real: hub core (apply, planner, snapshots), sessions and codec, engine. What is modelled: Raft as a total order of
 //! entries, QUIC as ordered streams of a connection that may end, disks, API servers, Git. Rendering is not under test.
-//! Nothing here reads a clock, a socket or a disk.
+//! Nothing of the simulation reads a clock, a socket or a disk; [`shim`] is for real processes.
 
 pub mod cli;
 mod invariants;
 pub mod plant;
+pub mod shim;
 pub mod sim;
 
 pub use self::{

@@ -17,6 +17,7 @@ mod git;
 mod kubectl;
 mod plane;
 mod ports;
+pub mod power;
 mod process;
 mod scenario;
 mod tools;
