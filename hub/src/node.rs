@@ -13,7 +13,7 @@ use windlass_transport::{
 };
 
 use crate::{
-    blobs::{BundleLimits, Bundles},
+    blobs::{BundleLimits, Bundles, Hubs},
     config::Config,
     gateway::{Gateway, Registry},
     group::{
@@ -82,7 +82,11 @@ impl Node {
             config.advertise.clone()
         };
         let parts = Parts::build(config, &replica, &trust, &sealer, node, hubs.clone())?;
+        parts.bundles.join(Arc::new(Hubs { replica: replica.clone(), peers: peers.clone() }));
+        replica.raft().gate_snapshots(Arc::new(parts.bundles.clone()));
+        // Only now may others send anything: a snapshot must not pass its gate.
         peers.serve(Arc::new(parts.group_service()));
+        let bundles = parts.bundles.clone();
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         parts.spawn(config, listener, https, &tasks, &shutdown)?;
         let peers_address = peers.local_address()?;
@@ -91,7 +95,7 @@ impl Node {
             hub.address = reachable(peers_address).to_string();
         }
         tasks.spawn(announce(replica.clone(), trust.issuer_digest(), hub, shutdown.clone()));
-        tasks.spawn(members::follow(replica.clone(), shutdown.clone()));
+        tasks.spawn(members::follow(replica.clone(), bundles, shutdown.clone()));
         let (failed, failure) = watch::channel(None);
         tasks.spawn(watch_failure(replica.clone(), failed, shutdown.clone()));
         tasks.close();
@@ -198,6 +202,7 @@ impl Parts {
             replica: self.replica.clone(),
             joins: Joins { sealer: Arc::clone(&self.sealer) },
             registry: Arc::clone(&self.gateway.registry),
+            bundles: self.bundles.clone(),
         }
     }
 
@@ -212,6 +217,7 @@ impl Parts {
         tasks.spawn(self.gateway.run(listener, shutdown.clone()));
         tasks.spawn(self.planner.run(shutdown.clone()));
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
+        tasks.spawn(tasks::repair_blobs(self.bundles.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
         tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));

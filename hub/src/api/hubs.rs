@@ -93,7 +93,6 @@ impl ApiServer {
             snapshot: status.snapshot,
             sessions: u64::try_from(self.context.presence.sessions()).unwrap_or(u64::MAX),
             software: crate::group::announce::SOFTWARE.to_owned(),
-            missing_blobs: 0,
             hash: self.context.replica.machine().hashed(),
         }
     }
@@ -155,7 +154,6 @@ fn describe(value: &mut Value, said: Option<&MemberStatus>, link: Option<&PeerSt
             ("lastLog".to_owned(), json!(said.last_log)),
             ("snapshot".to_owned(), json!(said.snapshot)),
             ("sessions".to_owned(), json!(said.sessions)),
-            ("missingBlobs".to_owned(), json!(said.missing_blobs)),
             ("stateHash".to_owned(), json!(hash)),
         ]);
     }

@@ -11,6 +11,7 @@ use windlass_hub_core::{Command, Effect, State, state::HubRecord};
 
 use super::wire::{Ask, MemberStatus, Told};
 use crate::{
+    blobs::Bundles,
     raft::{Peer, Role, Status},
     replica::{Replica, ask},
 };
@@ -40,7 +41,7 @@ enum Step {
 }
 
 /// Keeps the members right until shutdown.
-pub async fn follow(replica: Replica, shutdown: CancellationToken) {
+pub async fn follow(replica: Replica, bundles: Bundles, shutdown: CancellationToken) {
     let mut effects = replica.machine().effects();
     let mut status = replica.raft().status();
     loop {
@@ -53,7 +54,7 @@ pub async fn follow(replica: Replica, shutdown: CancellationToken) {
         while replica.leads() {
             let (state, status) = (replica.state(), replica.raft().status().borrow().clone());
             let Some(step) = next_step(&state, &status) else { break };
-            if let Err(reason) = take(&replica, step.clone(), &status).await {
+            if let Err(reason) = take(&replica, &bundles, step.clone(), &status).await {
                 tracing::debug!(?step, reason, "not now");
                 break;
             }
@@ -107,7 +108,7 @@ fn peer(hub: &HubRecord) -> Peer {
     Peer { name: hub.name.clone(), address: hub.address.clone() }
 }
 
-async fn take(replica: &Replica, step: Step, status: &Status) -> Result<(), String> {
+async fn take(replica: &Replica, bundles: &Bundles, step: Step, status: &Status) -> Result<(), String> {
     let raft = replica.raft();
     let changed = match step {
         Step::Raise(version) => {
@@ -119,11 +120,12 @@ async fn take(replica: &Replica, step: Step, status: &Status) -> Result<(), Stri
         Step::Relocate(node, peer) => raft.relocate(node, peer).await,
         Step::Promote(node) => {
             let learner = status_of(replica, node).await.ok_or("the learner does not answer")?;
-            if learner.missing_blobs > 0 {
-                return Err(format!("{} blobs have not reached it", learner.missing_blobs));
-            }
             if learner.applied < status.applied.map(|index| index.saturating_sub(LAG_MAX)) {
                 return Err("it has not applied what it holds".to_owned());
+            }
+            let blobs = bundles.completeness_of(node).await.map_err(|error| error.to_string())?;
+            if blobs.missing > 0 {
+                return Err(format!("{} manifests have not reached it", blobs.missing));
             }
             raft.promote(node).await
         }

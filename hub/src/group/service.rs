@@ -12,6 +12,7 @@ use super::{
     wire::{self, Ask, MemberStatus, Told},
 };
 use crate::{
+    blobs::Bundles,
     gateway::Registry,
     peers::{CallKind, PeerService},
     raft::{ProposeError, ReadError},
@@ -27,6 +28,8 @@ pub struct GroupService {
     pub joins: Joins,
     /// Counted for the status.
     pub registry: Arc<Registry>,
+    /// Serves and takes blobs.
+    pub bundles: Bundles,
 }
 
 impl GroupService {
@@ -69,7 +72,6 @@ impl GroupService {
             snapshot: status.snapshot,
             sessions: u64::try_from(self.registry.count()).unwrap_or(u64::MAX),
             software: super::announce::SOFTWARE.to_owned(),
-            missing_blobs: 0,
             hash: self.replica.machine().hashed(),
         }
     }
@@ -84,7 +86,7 @@ impl PeerService for GroupService {
                     let ask = wire::decode_ask(&request)?;
                     Ok(wire::encode(&self.told(ask).await)?.into())
                 }
-                CallKind::Bulk => Err("this release knows no such request".to_owned()),
+                CallKind::Bulk => self.bundles.serve_peer(from, request).await,
             }
         })
     }

@@ -69,8 +69,6 @@ pub struct MemberStatus {
     pub sessions: u64,
     /// Release.
     pub software: String,
-    /// Blobs that its state names and that it does not hold.
-    pub missing_blobs: u64,
     /// Newest point at which its state was hashed (applied envelopes), and the hash.
     pub hash: Option<(u64, windlass_protocol::ids::Digest)>,
 }
