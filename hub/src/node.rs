@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_render::Limits as RenderLimits;
 use windlass_transport::{
-    endpoint::{Listener, ListenerLimits, PeerAdmission, ServerTls},
+    endpoint::{Listener, ListenerLimits, PeerAdmission, RestartKey, ServerTls},
     https::{HttpsLimits, HttpsListener},
     identity::RootPin,
 };
@@ -317,11 +317,18 @@ fn listen(
     let tls = ServerTls::new(identity, trust.bundle(), PeerAdmission::Enrolment)?;
     let mut limits = ListenerLimits { connections: config.limits.sessions, ..ListenerLimits::default() };
     limits.unauthenticated.connections = config.limits.strangers;
+    limits.restart_key = Some(restart_key(&replica.raft().identity()));
     let listener = Listener::bind(config.listen_agents, &tls, limits)
         .with_context(|| format!("cannot listen for agents on {}/udp", config.listen_agents))?;
     let https = HttpsListener::bind(config.listen_api, &tls, HttpsLimits::default())
         .with_context(|| format!("cannot listen for the API on {}/tcp", config.listen_api))?;
     Ok((listener, https))
+}
+
+/// Lets agents notice a killed and restarted hub with their next packet. Cluster and store id are random.
+fn restart_key(identity: &Identity) -> RestartKey {
+    let secret = [identity.cluster.as_bytes().as_slice(), identity.store.as_bytes()].concat();
+    RestartKey::new(blake3::derive_key("windlass 2026 agent listener stateless reset", &secret))
 }
 
 fn source_config(config: &Config) -> SourceConfig {

@@ -35,7 +35,7 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, Runtime};
 use windlass_transport::endpoint::{
     ClientTls, CloseCode, Connection, Dialer, EndpointError, Listener, ListenerControl, PeerAdmission, Protocol,
-    ServerTls,
+    RestartKey, ServerTls,
 };
 use windlass_transport::identity::{Identity as Certificate, IdentityError, Subject, TrustBundle};
 
@@ -163,7 +163,7 @@ impl Peers {
         let (handle, threads) = (runtime.handle().clone(), Threads(Some(runtime)));
         let listener = {
             let _inside = handle.enter();
-            Listener::bind(config.listen, &server, limits::listener())?
+            Listener::bind(config.listen, &server, limits::listener(restart_key(&config.identity)))?
         };
         let shared = Arc::new(Shared {
             identity: config.identity,
@@ -330,6 +330,12 @@ impl Shared {
     fn client_tls(&self) -> ClientTls {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Cluster and store id are random and known to the hubs alone, who may end each other's connections.
+fn restart_key(identity: &Identity) -> RestartKey {
+    let secret = [identity.cluster.as_bytes().as_slice(), identity.store.as_bytes()].concat();
+    RestartKey::new(blake3::derive_key("windlass 2026 peer listener stateless reset", &secret))
 }
 
 fn tls(tls: &PeerTls, node: NodeId) -> Result<(ServerTls, ClientTls), PeersError> {

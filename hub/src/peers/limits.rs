@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windlass_transport::endpoint::{FrameLimits, ListenerLimits, Tuning, UnauthenticatedLimits};
+use windlass_transport::endpoint::{FrameLimits, ListenerLimits, RestartKey, Tuning, UnauthenticatedLimits};
 
 /// Raft calls to one peer at a time. Replication uses one, an election one; the rest is for calls that time out.
 pub const RAFT_CALLS_MAX: usize = 32;
@@ -76,7 +76,7 @@ pub(super) fn tuning() -> Tuning {
     }
 }
 
-pub(super) fn listener() -> ListenerLimits {
+pub(super) fn listener(restart_key: RestartKey) -> ListenerLimits {
     ListenerLimits {
         tuning: tuning(),
         unauthenticated: UnauthenticatedLimits {
@@ -92,5 +92,6 @@ pub(super) fn listener() -> ListenerLimits {
         handshakes_per_second: 200,
         waiting: 128,
         handshake_timeout: Duration::from_secs(5),
+        restart_key: Some(restart_key),
     }
 }

@@ -72,7 +72,7 @@ async fn a_node_with_the_certificate_of_another_is_refused() {
     assert_eq!(reason, said);
     // A listener with the wrong data directory is found out by the dialler in the same way.
     let tls = ServerTls::new(world.hub(2), world.bundle(), PeerAdmission::Enrolment).unwrap();
-    let limits = crate::peers::limits::listener();
+    let limits = crate::peers::limits::listener(windlass_transport::endpoint::RestartKey::new([0; 32]));
     let listener =
         windlass_transport::endpoint::Listener::bind(loopback(), &tls.speaking(Protocol::Peers), limits).unwrap();
     world.addresses.lock().unwrap().insert(2, listener.local_address().unwrap().to_string());
