@@ -33,6 +33,15 @@ pub struct Bundles {
     limits: BundleLimits,
 }
 
+/// The blobs that a state names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Indexes of bundles, and what they list.
+    pub needed: BTreeSet<Digest>,
+    /// What agents have reported: nice to have.
+    pub details: BTreeSet<Digest>,
+}
+
 /// Limits of one bundle (DESIGN.md section 10).
 #[derive(Clone, Copy, Debug)]
 pub struct BundleLimits {
@@ -194,19 +203,43 @@ impl Bundles {
         .await
     }
 
+    /// Every blob that a state names, as far as the indexes are here. Blocks.
+    ///
+    /// # Errors
+    /// [`BundleError`] when the store fails, or an index cannot be read.
+    pub fn contents(&self, state: &State) -> Result<Contents, BundleError> {
+        let mut contents = Contents::default();
+        for (_, assignment) in state.assignments() {
+            for bundle in assignment.bundles() {
+                // Assignments of one set often share a bundle.
+                if contents.needed.insert(bundle.digest)
+                    && let Some(resources) = self.index(&bundle.digest)?
+                {
+                    contents.needed.extend(resources.iter().map(|resource| resource.digest));
+                }
+            }
+        }
+        contents.details = state.referenced().filter(|digest| !contents.needed.contains(digest)).collect();
+        Ok(contents)
+    }
+
+    /// Keeps blobs, present or not, from being collected.
+    pub fn lease(&self, needed: &BTreeSet<Digest>, details: &BTreeSet<Digest>) -> BlobLease {
+        self.blobs.lease(needed.union(details).map(|digest| BlobDigest(digest.0)).collect())
+    }
+
+    /// The blobs as they are stored.
+    pub(crate) const fn store(&self) -> &BlobStore {
+        &self.blobs
+    }
+
     /// Removes what nothing references. Blocks.
     ///
     /// # Errors
     /// [`BundleError`] when the store fails; nothing that is kept is ever lost.
     pub fn collect(&self, state: &State) -> Result<Collected, BundleError> {
-        let mut keep: BTreeSet<Digest> = state.referenced().collect();
-        for (_, assignment) in state.assignments() {
-            for bundle in assignment.bundles() {
-                if let Some(resources) = self.index(&bundle.digest)? {
-                    keep.extend(resources.iter().map(|resource| resource.digest));
-                }
-            }
-        }
+        let contents = self.contents(state)?;
+        let keep: BTreeSet<Digest> = contents.needed.into_iter().chain(contents.details).collect();
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest, _| keep.contains(digest));
         Ok(self.blobs.collect(&|digest| keep.contains(&Digest(digest.0)))?)
     }

@@ -12,6 +12,7 @@ use windlass_transport::{
 };
 
 use crate::{
+    backup::{BackupDesk, BackupSource, Backups},
     blobs::{BundleLimits, Bundles},
     config::Config,
     gateway::{Gateway, Registry},
@@ -97,6 +98,7 @@ struct Parts {
     planner: Planner,
     local: Arc<Local>,
     sealer: Arc<Sealer>,
+    backups: Option<Backups>,
 }
 
 impl Parts {
@@ -141,7 +143,15 @@ impl Parts {
             }
             None => None,
         };
+        let backup_source = BackupSource {
+            replica: replica.clone(),
+            bundles: bundles.clone(),
+            sealer: Arc::clone(sealer),
+            data: config.data.clone(),
+        };
+        let backups = config.backup.clone().map(|settings| Backups::new(backup_source.clone(), settings));
         let local = Arc::new(Local {
+            backups: BackupDesk::new(backup_source),
             replica: replica.clone(),
             bundles: bundles.clone(),
             sources,
@@ -159,7 +169,7 @@ impl Parts {
             node,
             hubs,
         };
-        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
+        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer), backups })
     }
 
     fn spawn(
@@ -174,6 +184,9 @@ impl Parts {
         tasks.spawn(self.planner.run(shutdown.clone()));
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
+        if let Some(backups) = self.backups {
+            tasks.spawn(backups.run(shutdown.clone()));
+        }
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
         tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
         Ok(())

@@ -9,13 +9,15 @@ use std::{
     sync::Arc,
 };
 
-use windlass_protocol::time::Millis;
+use windlass_hub_core::state::TrustRecord;
+use windlass_protocol::{ids::Digest, time::Millis};
 use windlass_transport::identity::{
     HubNames, Identity, IdentityError, IssuingAuthority, KeyMaterial, RootPin, SubjectKey, TrustBundle, TrustDomain,
     TrustDomainName, Validity,
 };
 
 use crate::{
+    backup::TrustMaterial,
     config::Config,
     sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
 };
@@ -29,6 +31,12 @@ const ROOT_LIFE: Millis = Millis::from_secs(10 * 365 * 24 * 3600);
 const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
 /// Life of a hub's own certificate; a new one is made at each start.
 const HUB_LIFE: Millis = Millis::from_secs(365 * 24 * 3600);
+
+/// The file of the sealed root key, and what its sealing is bound to.
+const ROOT_KEY: &str = "root.key.sealed";
+
+/// Ends a certificate in PEM form.
+const CERTIFICATE_END: &str = "-----END CERTIFICATE-----";
 
 /// Keys and certificates of this node.
 #[derive(Debug)]
@@ -92,11 +100,43 @@ impl Trust {
         let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
         let folder = folder(config);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
-        write_sealed(sealer, &folder.join("root.key.sealed"), &root.key().expose_pem())?;
+        write_sealed(sealer, &folder.join(ROOT_KEY), &root.key().expose_pem())?;
         write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
         write_private(&folder.join("root.pem"), root.certificate_pem().as_bytes())?;
         write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
         Self::load(config, sealer)
+    }
+
+    /// Goes on with the root of a backup: a new issuing key for this node, signed by it; `random` supplies serial numbers.
+    ///
+    /// # Errors
+    /// [`TrustError`] when root and key do not fit, or something cannot be written.
+    pub(crate) fn restore(
+        config: &Config,
+        sealer: &Sealer,
+        material: &TrustMaterial,
+        node: u64,
+        now: Millis,
+        mut random: impl FnMut() -> u128,
+    ) -> Result<Self, TrustError> {
+        // Further roots are only trusted; the first one signs.
+        let first = material.roots.split_inclusive(CERTIFICATE_END).next().unwrap_or_default();
+        let root = TrustDomain::from_pem(first, KeyMaterial::from_pem(&material.root_key)?)?;
+        let issuer_key = KeyMaterial::generate()?;
+        let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
+        let folder = folder(config);
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        write_sealed(sealer, &folder.join(ROOT_KEY), &material.root_key)?;
+        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
+        write_private(&folder.join("root.pem"), material.roots.as_bytes())?;
+        write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
+        Self::load(config, sealer)
+    }
+
+    /// Fingerprint of the issuing key's public key: names this hub in the state.
+    #[must_use]
+    pub(crate) fn issuer_digest(&self) -> Digest {
+        Digest(self.issuer.key().public().digest())
     }
 
     /// Reads what [`Self::create`] wrote.
@@ -161,6 +201,32 @@ impl Trust {
     }
 }
 
+/// Roots and root key in clear, for a backup: from the state, or in a group of an earlier release from this node's files.
+///
+/// # Errors
+/// [`TrustError`] when neither is here, or it was sealed with another operator key.
+pub(crate) fn root_material(data: &Path, sealer: &Sealer, known: &TrustRecord) -> Result<TrustMaterial, TrustError> {
+    let path = data.join("trust").join(ROOT_KEY);
+    if known.version > 0 {
+        let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+        let key = sealer.open(ROOT_KEY.as_bytes(), &known.sealed_root_key).map_err(seal)?;
+        let root_key = String::from_utf8(key).map_err(|_| seal(SealError::Damaged))?;
+        return Ok(TrustMaterial { roots: known.roots.clone(), root_key });
+    }
+    let root = path.with_file_name("root.pem");
+    let roots = fs::read_to_string(&root).map_err(io("read", &root))?;
+    Ok(TrustMaterial { roots, root_key: read_sealed(sealer, &path)? })
+}
+
+/// Seals the root key as [`root_material`] finds it in the state.
+///
+/// # Errors
+/// [`TrustError::Seal`].
+pub(crate) fn seal_root_key(sealer: &Sealer, key: &str) -> Result<Vec<u8>, TrustError> {
+    let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+    sealer.seal(ROOT_KEY.as_bytes(), key.as_bytes()).map_err(seal)
+}
+
 /// Reads the operator key; with `create`, makes one where the configured file is the default one and missing.
 ///
 /// # Errors
@@ -187,7 +253,7 @@ pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -
 }
 
 fn parse_key(text: &str) -> Option<[u8; OPERATOR_KEY_BYTES]> {
-    let digest: windlass_protocol::ids::Digest = text.parse().ok()?;
+    let digest: Digest = text.parse().ok()?;
     Some(digest.0)
 }
 

@@ -141,6 +141,7 @@ impl ApiServer {
                 reviews::answer(*review, &asked, &bytes)
             }
             Route::HubStatus => self.hub_status(&asked),
+            Route::HubBackup => self.hub_backup(&asked).await,
             Route::JoinToken { cluster } => self.join_token(&asked, cluster, body).await,
             Route::Manifests { namespace, name } => self.manifests(&asked, namespace, name).await,
             Route::Generate { namespace } => self.generate(&asked, namespace, body).await,

@@ -30,6 +30,8 @@ pub(super) enum Route {
     Resource(Target),
     Review(Review),
     HubStatus,
+    /// `/apis/windlass.io/v1alpha1/hubbackup`
+    HubBackup,
     JoinToken {
         cluster: String,
     },
@@ -98,6 +100,7 @@ impl Route {
             }
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
+            ["apis", "windlass.io", "v1alpha1", "hubbackup"] => Some(Self::HubBackup),
             ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Some(Self::Review(Review::Access)),
             ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Some(Self::Review(Review::Rules)),
             ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Some(Self::Review(Review::Identity)),
