@@ -26,7 +26,6 @@ mod task;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
     io::{Read, Write},
     path::PathBuf,
     sync::Arc,
@@ -48,9 +47,10 @@ pub use self::{
 };
 pub(crate) use self::{desk::BackupDesk, destination::open_source, records::TrustMaterial, restore::RESTORING};
 
+use self::destination::blocking;
 use self::records::{End, Record, RecordReader, RecordWriter};
 use crate::{
-    blobs::Bundles,
+    blobs::{Bundles, Contents},
     replica::Replica,
     sealing::Sealer,
     store::blobs::{BlobDigest, BlobLease},
@@ -81,8 +81,7 @@ pub struct Backup {
     sealer: Arc<Sealer>,
     trust: TrustMaterial,
     header: Header,
-    blobs: BTreeSet<Digest>,
-    details: BTreeSet<Digest>,
+    contents: Contents,
     _lease: BlobLease,
 }
 
@@ -102,11 +101,25 @@ pub struct Summary {
 }
 
 impl Backup {
-    /// Takes the picture. Blocks.
+    /// Takes the picture; blobs that only other hubs hold are fetched first.
     ///
     /// # Errors
     /// [`BackupError`] when the blob store or the root key cannot be read.
-    pub fn take(source: &BackupSource, now: Millis) -> Result<Self, BackupError> {
+    pub async fn take(source: &BackupSource, now: Millis) -> Result<Self, BackupError> {
+        let here = source.clone();
+        let backup = blocking(move || Self::take_here(&here, now)).await?;
+        if backup.missing() == 0 {
+            return Ok(backup);
+        }
+        match source.bundles.repair().await {
+            Ok(repaired) => tracing::debug!(?repaired, "blobs fetched for a backup"),
+            Err(error) => tracing::warn!(%error, "missing blobs could not be fetched"),
+        }
+        let here = source.clone();
+        blocking(move || Self::take_here(&here, now)).await
+    }
+
+    fn take_here(source: &BackupSource, now: Millis) -> Result<Self, BackupError> {
         let mut attempt = 1;
         loop {
             let state = source.replica.state();
@@ -130,7 +143,7 @@ impl Backup {
         now: Millis,
     ) -> Result<Self, BackupError> {
         let contents = bundles.contents(&state)?;
-        let lease = bundles.lease(&contents.needed, &contents.details);
+        let lease = bundles.lease_contents(&contents);
         let meta = state.meta();
         let header = Header {
             created_at: now,
@@ -152,8 +165,7 @@ impl Backup {
             sealer: Arc::clone(sealer),
             trust,
             header,
-            blobs: contents.needed,
-            details: contents.details,
+            contents,
             _lease: lease,
         })
     }
@@ -165,8 +177,8 @@ impl Backup {
     }
 
     fn missing(&self) -> usize {
-        let needed: Vec<BlobDigest> = self.blobs.iter().map(|digest| BlobDigest(digest.0)).collect();
-        self.bundles.store().missing(&needed).len()
+        let needed: Vec<BlobDigest> = self.contents.needed.iter().map(|digest| BlobDigest(digest.0)).collect();
+        self.bundles.blobs().missing(&needed).len()
     }
 
     /// Writes the whole file. Blocks.
@@ -187,15 +199,15 @@ impl Backup {
         if hash.finish() != self.header.state_hash {
             return Err(BackupError::damaged("the state does not have the hash that its header says"));
         }
-        for digest in self.blobs.union(&self.details) {
-            match self.bundles.store().get(&BlobDigest(digest.0)) {
+        for digest in self.contents.needed.union(&self.contents.details) {
+            match self.bundles.blobs().get(&BlobDigest(digest.0)) {
                 Ok(Some(content)) => {
                     end.blobs += 1;
                     end.blob_bytes += content.len() as u64;
                     writer.blob(digest, &content)?;
                 }
                 // A detail is a report: the agent sends it again.
-                Ok(None) if !self.blobs.contains(digest) => {}
+                Ok(None) if !self.contents.needed.contains(digest) => {}
                 Ok(None) => end.missing += 1,
                 // One damaged blob must not keep the rest from being saved; it is rendered again.
                 Err(error) => {

@@ -1,18 +1,19 @@
 //! The command line of `windlass-hub`. Data on stdout, talk on stderr.
 
+mod recovery;
+
 use std::{io::Write as _, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::recovery::{RestoreFlags, VerifyFlags, restore_group, verify_backup};
 use crate::{
-    backup::{AdminAccess, S3Settings, open_source, restore, verify},
     config::{Config, Flags},
+    group::join::join,
     init::init,
     node::Node,
-    replica::wall_clock,
     telemetry,
-    trust::operator_key,
 };
 
 /// The Windlass hub: computes what every cluster should run, and tells the agents.
@@ -27,97 +28,55 @@ pub struct Cli {
 enum Subcommands {
     /// Make a new group: trust domain, keys, admin account.
     Init(Flags),
-    /// Serve agents and users.
-    Serve(Flags),
+    /// Serve agents and users; with --join, become a member of a group first.
+    Serve(Serve),
+    /// Print a join token for another hub; asks the hub that this directory's kubeconfig names.
+    Token(Token),
     /// Make the first node of a new group out of a backup, in an empty directory.
     Restore(RestoreFlags),
-    /// Read a backup from its first to its last byte, and check all of it.
+    /// Read a backup from its first to its last byte with the operator key, and check all of it.
     VerifyBackup(VerifyFlags),
 }
 
-/// What `restore` takes.
 #[derive(Args, Debug)]
-struct RestoreFlags {
+struct Serve {
     #[command(flatten)]
-    hub: Flags,
-    #[command(flatten)]
-    source: SourceFlags,
-    /// Make a new token for the account `admin`, and a kubeconfig with it; without this the old token stays valid.
-    #[arg(long)]
-    new_admin_token: bool,
+    flags: Flags,
+    /// Peer address (`host:port`, UDP) of a hub of the group to join; without effect once this node has joined.
+    #[arg(long, env = "WINDLASS_HUB_JOIN", value_name = "HOST:PORT", requires = "token")]
+    join: Option<String>,
+    /// Token from `windlass hub token`.
+    #[arg(long, env = "WINDLASS_HUB_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
-/// What `verify-backup` takes.
 #[derive(Args, Debug)]
-struct VerifyFlags {
+struct Token {
     #[command(flatten)]
-    hub: Flags,
-    #[command(flatten)]
-    source: SourceFlags,
-}
-
-/// Where a backup is.
-#[derive(Args, Debug)]
-struct SourceFlags {
-    /// The backup: a file, `-` for standard input, or s3://BUCKET/PREFIX/NAME.
-    #[arg(long, value_name = "BACKUP")]
-    backup: String,
-    /// URL of the S3 service [default: that of [backup.s3], else AWS].
-    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
-    s3_endpoint: Option<String>,
-    /// Region of the bucket.
-    #[arg(long, value_name = "REGION")]
-    s3_region: Option<String>,
-    /// The bucket stands in the path of the URL.
-    #[arg(long)]
-    s3_path_style: bool,
-    /// File of certificates (PEM) that the service's certificate must chain to.
-    #[arg(long, value_name = "FILE")]
-    s3_ca_file: Option<std::path::PathBuf>,
-    /// File with the id of the access key [default: AWS_ACCESS_KEY_ID].
-    #[arg(long, value_name = "FILE", requires = "s3_secret_key_file")]
-    s3_access_key_file: Option<std::path::PathBuf>,
-    /// File with the secret access key [default: AWS_SECRET_ACCESS_KEY].
-    #[arg(long, value_name = "FILE", requires = "s3_access_key_file")]
-    s3_secret_key_file: Option<std::path::PathBuf>,
-}
-
-impl SourceFlags {
-    /// Flags go before the section `[backup.s3]`.
-    fn s3(&self, config: &Config) -> S3Settings {
-        let known = config.backup_s3.clone();
-        S3Settings {
-            endpoint: self.s3_endpoint.clone().or(known.endpoint),
-            region: self.s3_region.clone().or(known.region),
-            path_style: self.s3_path_style || known.path_style,
-            ca_file: self.s3_ca_file.clone().or(known.ca_file),
-            access_key_file: self.s3_access_key_file.clone().or(known.access_key_file),
-            secret_key_file: self.s3_secret_key_file.clone().or(known.secret_key_file),
-            ..known
-        }
-    }
-}
-
-impl Subcommands {
-    const fn flags(&self) -> &Flags {
-        match self {
-            Self::Init(flags) | Self::Serve(flags) => flags,
-            Self::Restore(restore) => &restore.hub,
-            Self::VerifyBackup(verify) => &verify.hub,
-        }
-    }
+    flags: Flags,
+    /// How long it can be used.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+    expires: u64,
 }
 
 /// Runs a command line.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let result = load(&cli.command).map_err(anyhow::Error::from).and_then(|config| {
+    let flags = match &cli.command {
+        Subcommands::Init(flags) => flags.clone(),
+        Subcommands::Serve(serve) => serve.flags.clone(),
+        Subcommands::Token(token) => token.flags.clone(),
+        Subcommands::Restore(restore) => restore.hub.clone(),
+        Subcommands::VerifyBackup(verify) => verify.config_flags(),
+    };
+    let result = Config::load(&flags).map_err(anyhow::Error::from).and_then(|config| {
         telemetry::install(config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             match cli.command {
                 Subcommands::Init(_) => initialize(&config).await,
-                Subcommands::Serve(_) => serve(&config).await,
+                Subcommands::Serve(options) => serve(&config, &options).await,
+                Subcommands::Token(token) => print_token(&config, token.expires).await,
                 Subcommands::Restore(flags) => restore_group(config, flags).await,
                 Subcommands::VerifyBackup(flags) => verify_backup(config, flags).await,
             }
@@ -130,71 +89,6 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn load(command: &Subcommands) -> Result<Config, crate::config::ConfigError> {
-    let mut flags = command.flags().clone();
-    if matches!(command, Subcommands::VerifyBackup(_)) {
-        // Only the key matters, and where S3 is.
-        flags.data.get_or_insert_with(|| std::path::PathBuf::from("."));
-    }
-    Config::load(&flags)
-}
-
-async fn restore_group(config: Config, flags: RestoreFlags) -> anyhow::Result<()> {
-    let access = if flags.new_admin_token { AdminAccess::NewToken } else { AdminAccess::Keep };
-    let (settings, source) = (flags.source.s3(&config), flags.source.backup);
-    let data = config.data.clone();
-    let restoring = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let sealer = operator_key(&config, None)?;
-        Ok(restore(&config, &sealer, open_source(&source, &settings)?, access, wall_clock())?)
-    });
-    let made = restoring.await??;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "backup         {} of group {}", made.header.created_at, made.header.cluster_id)?;
-    writeln!(out, "group          {}", made.cluster_id)?;
-    writeln!(out, "trust domain   {}", made.header.trust_domain)?;
-    writeln!(out, "root pin       {}", made.pin)?;
-    writeln!(out, "epoch          {} (was {})", made.epoch, made.header.epoch)?;
-    writeln!(out, "revision       {} (was {})", made.revision, made.header.revision)?;
-    writeln!(out, "blobs          {}", made.blobs)?;
-    if let Some((token, kubeconfig)) = &made.admin {
-        writeln!(out, "admin token    {}", token.expose())?;
-        writeln!(out, "kubeconfig     {}", kubeconfig.display())?;
-    }
-    let mut talk = std::io::stderr().lock();
-    if made.missing > 0 {
-        writeln!(talk, "\nThe backup lacks {} blobs: their manifests are rendered again from Git.", made.missing)?;
-    }
-    let data = data.display();
-    writeln!(talk, "\nNothing on any cluster is deleted. Next, on the addresses that agents know:")?;
-    writeln!(talk, "  windlass-hub serve --data {data}")?;
-    writeln!(talk, "Keep every node of the old group switched off.")?;
-    Ok(())
-}
-
-async fn verify_backup(config: Config, flags: VerifyFlags) -> anyhow::Result<()> {
-    let (settings, source) = (flags.source.s3(&config), flags.source.backup);
-    let verifying = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let sealer = operator_key(&config, None)?;
-        Ok(verify(open_source(&source, &settings)?, &sealer)?)
-    });
-    let found = verifying.await??;
-    let mut out = std::io::stdout().lock();
-    let header = &found.header;
-    writeln!(out, "created        {}", header.created_at)?;
-    writeln!(out, "group          {}", header.cluster_id)?;
-    writeln!(out, "trust domain   {}", header.trust_domain)?;
-    writeln!(out, "epoch          {}", header.epoch)?;
-    writeln!(out, "revision       {}", header.revision)?;
-    writeln!(out, "release        {} (state version {})", header.software, header.state_version)?;
-    writeln!(out, "state hash     {}", header.state_hash)?;
-    writeln!(out, "bytes          {}", found.bytes)?;
-    writeln!(out, "state records  {}", found.records)?;
-    writeln!(out, "blobs          {}", found.blobs)?;
-    writeln!(out, "missing blobs  {}", found.missing)?;
-    writeln!(out, "The backup is whole, opens with this key, and its state has the hash that its header says.")?;
-    Ok(())
 }
 
 async fn initialize(config: &Config) -> anyhow::Result<()> {
@@ -218,12 +112,25 @@ async fn initialize(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
-    let node = Node::start(config).await?;
+async fn print_token(config: &Config, seconds: u64) -> anyhow::Result<()> {
+    let token = crate::token::hub_token(&config.data.join("admin.kubeconfig"), seconds).await?;
+    writeln!(std::io::stdout().lock(), "{token}")?;
+    Ok(())
+}
+
+async fn serve(config: &Config, options: &Serve) -> anyhow::Result<()> {
+    if let (Some(address), Some(token)) = (&options.join, &options.token) {
+        join(config, address, token).await?;
+    }
+    let mut node = Node::start(config).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        reason = node.failed() => {
+            node.stop().await;
+            anyhow::bail!(reason);
+        }
     }
     tracing::info!("shutting down");
     node.stop().await;

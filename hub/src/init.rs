@@ -133,12 +133,14 @@ async fn found(
     let machine = Arc::new(StateMachine::default());
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
     let raft = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, Arc::new(NoPeers)).await?;
-    let address = config.advertise.first().cloned().unwrap_or_default();
+    let address = config.advertise_peers.clone().unwrap_or_default();
     raft.bootstrap(BTreeMap::from([(FIRST_NODE, Peer { name: "hub-1".to_owned(), address })])).await?;
     let replica = Replica::new(machine, raft.clone());
     let uids = (0..3).map(|_| replica.new_uid()).collect::<Result<_, _>>()?;
     let bootstrap = Command::Bootstrap { cluster_id: cluster.to_owned(), trust_domain: trust_domain.to_owned(), uids };
     replica.propose("hub", "init", Vec::new(), bootstrap).await?;
+    let trust_record = Trust::founding_record(config)?;
+    replica.propose("hub", "init", Vec::new(), Command::SetTrust { trust: trust_record }).await?;
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": {"name": ACCOUNTS_SECRET, "namespace": CONTROL_NAMESPACE},

@@ -90,7 +90,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`] when the directory holds a store or the rest of one, and what [`Store::open`] returns.
     pub fn create(directory: &Path, identity: Identity, options: &StoreOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
+        disk::create_directory(directory)?;
         let lock = lock(directory)?;
         if Identity::load(directory)?.is_some() || directory.join(DATABASE).exists() {
             return Err(StoreError::Exists { directory: directory.into() });
@@ -102,9 +102,6 @@ impl Store {
         store.commit(batch)?;
         disk::sync_files(&directory.join(DATABASE))?;
         disk::sync_directory(directory)?;
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk::sync_directory(parent)?;
-        }
         // Written last: a directory without this file is not a store, so an interrupted creation is never opened.
         identity.save(directory)?;
         Ok(store)

@@ -1,6 +1,10 @@
 //! Who this hub is: the root of the trust domain, this node's issuing key and certificate, and the operator key that protects
 //! them on disk. Private keys are sealed with the operator key before they are written.
 
+mod root;
+
+pub use self::root::SigningRoot;
+
 use std::{
     fs,
     io::Write as _,
@@ -27,16 +31,12 @@ use crate::{
 const BACKDATE_MAX: Millis = Millis::from_secs(24 * 3600);
 /// Life of the root: replaced by rotation long before.
 const ROOT_LIFE: Millis = Millis::from_secs(10 * 365 * 24 * 3600);
+/// File of the root's key in the trust folder of the node that made it; also what it is sealed for.
+const ROOT_KEY_FILE: &str = "root.key.sealed";
 /// Life of a node's issuing key.
 const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
 /// Life of a hub's own certificate; a new one is made at each start.
 const HUB_LIFE: Millis = Millis::from_secs(365 * 24 * 3600);
-
-/// The file of the sealed root key, and what its sealing is bound to.
-const ROOT_KEY: &str = "root.key.sealed";
-
-/// Ends a certificate in PEM form.
-const CERTIFICATE_END: &str = "-----END CERTIFICATE-----";
 
 /// Keys and certificates of this node.
 #[derive(Debug)]
@@ -100,42 +100,64 @@ impl Trust {
         let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
         let folder = folder(config);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
-        write_sealed(sealer, &folder.join(ROOT_KEY), &root.key().expose_pem())?;
-        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
-        write_private(&folder.join("root.pem"), root.certificate_pem().as_bytes())?;
-        write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
+        write_sealed(sealer, &folder.join(ROOT_KEY_FILE), &root.key().expose_pem())?;
+        Self::adopt(config, sealer, &issuer_key, &chain, root.certificate_pem())?;
         Self::load(config, sealer)
     }
 
-    /// Goes on with the root of a backup: a new issuing key for this node, signed by it; `random` supplies serial numbers.
+    /// Writes what a group gave to this node: its issuing key with its certificates, and the roots (PEM).
     ///
     /// # Errors
-    /// [`TrustError`] when root and key do not fit, or something cannot be written.
+    /// [`TrustError`] when something cannot be written.
+    pub fn adopt(
+        config: &Config,
+        sealer: &Sealer,
+        issuer_key: &KeyMaterial,
+        chain: &str,
+        roots: &str,
+    ) -> Result<(), TrustError> {
+        let folder = folder(config);
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
+        write_private(&folder.join("root.pem"), roots.as_bytes())?;
+        write_private(&folder.join("issuer.pem"), chain.as_bytes())
+    }
+
+    /// Goes on with the root of a restored group: a new issuing key for this node, signed by it.
+    ///
+    /// # Errors
+    /// [`TrustError`] when the root cannot be opened, or something cannot be written.
     pub(crate) fn restore(
         config: &Config,
         sealer: &Sealer,
-        material: &TrustMaterial,
+        root: &TrustRecord,
         node: u64,
         now: Millis,
-        mut random: impl FnMut() -> u128,
+        serial: u128,
     ) -> Result<Self, TrustError> {
-        // Further roots are only trusted; the first one signs.
-        let first = material.roots.split_inclusive(CERTIFICATE_END).next().unwrap_or_default();
-        let root = TrustDomain::from_pem(first, KeyMaterial::from_pem(&material.root_key)?)?;
-        let issuer_key = KeyMaterial::generate()?;
-        let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
-        let folder = folder(config);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
-        write_sealed(sealer, &folder.join(ROOT_KEY), &material.root_key)?;
-        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
-        write_private(&folder.join("root.pem"), material.roots.as_bytes())?;
-        write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
+        let key = KeyMaterial::generate()?;
+        let chain = SigningRoot::open(root, sealer)?.sign_issuer(&key.public(), node, serial, now)?;
+        Self::adopt(config, sealer, &key, &chain, &root.roots)?;
         Self::load(config, sealer)
     }
 
-    /// Fingerprint of the issuing key's public key: names this hub in the state.
+    /// What goes into the state of a new group: the root, and its key as it lies sealed on the disk of the node that made it.
+    ///
+    /// # Errors
+    /// [`TrustError::Io`] when this node did not make the root.
+    pub fn founding_record(config: &Config) -> Result<TrustRecord, TrustError> {
+        let folder = folder(config);
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read(&path).map_err(io("read", &path))
+        };
+        let roots = String::from_utf8_lossy(&read("root.pem")?).into_owned();
+        Ok(TrustRecord { version: 1, roots, sealed_root_key: read(ROOT_KEY_FILE)?, cross: String::new() })
+    }
+
+    /// Fingerprint of the issuing key.
     #[must_use]
-    pub(crate) fn issuer_digest(&self) -> Digest {
+    pub fn issuer_digest(&self) -> Digest {
         Digest(self.issuer.key().public().digest())
     }
 
@@ -206,10 +228,10 @@ impl Trust {
 /// # Errors
 /// [`TrustError`] when neither is here, or it was sealed with another operator key.
 pub(crate) fn root_material(data: &Path, sealer: &Sealer, known: &TrustRecord) -> Result<TrustMaterial, TrustError> {
-    let path = data.join("trust").join(ROOT_KEY);
+    let path = data.join("trust").join(ROOT_KEY_FILE);
     if known.version > 0 {
         let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
-        let key = sealer.open(ROOT_KEY.as_bytes(), &known.sealed_root_key).map_err(seal)?;
+        let key = sealer.open(ROOT_KEY_FILE.as_bytes(), &known.sealed_root_key).map_err(seal)?;
         let root_key = String::from_utf8(key).map_err(|_| seal(SealError::Damaged))?;
         return Ok(TrustMaterial { roots: known.roots.clone(), root_key });
     }
@@ -218,13 +240,14 @@ pub(crate) fn root_material(data: &Path, sealer: &Sealer, known: &TrustRecord) -
     Ok(TrustMaterial { roots, root_key: read_sealed(sealer, &path)? })
 }
 
-/// Seals the root key as [`root_material`] finds it in the state.
+/// What [`root_material`] finds, as a state keeps it.
 ///
 /// # Errors
 /// [`TrustError::Seal`].
-pub(crate) fn seal_root_key(sealer: &Sealer, key: &str) -> Result<Vec<u8>, TrustError> {
+pub(crate) fn root_record(sealer: &Sealer, material: &TrustMaterial) -> Result<TrustRecord, TrustError> {
     let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
-    sealer.seal(ROOT_KEY.as_bytes(), key.as_bytes()).map_err(seal)
+    let sealed_root_key = sealer.seal(ROOT_KEY_FILE.as_bytes(), material.root_key.as_bytes()).map_err(seal)?;
+    Ok(TrustRecord { version: 1, roots: material.roots.clone(), sealed_root_key, cross: String::new() })
 }
 
 /// Reads the operator key; with `create`, makes one where the configured file is the default one and missing.

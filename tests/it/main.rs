@@ -12,4 +12,5 @@ mod delivery;
 mod fleet;
 mod outage;
 mod peers;
+mod power;
 mod tidy;

@@ -199,6 +199,18 @@ impl Reader {
     }
 }
 
+/// The bundles that one record of a snapshot references.
+///
+/// # Errors
+/// [`SnapshotError::Record`] when it cannot be read.
+pub fn bundles_in(record: &[u8]) -> Result<Vec<Digest>, SnapshotError> {
+    let decoded = codec::from_bytes::<Record>(record, RECORD_BYTES_MAX);
+    match decoded.map_err(|error| SnapshotError::Record { index: 0, message: error.to_string() })? {
+        Record::Assignment(_, record) => Ok(record.bundles().map(|bundle| bundle.digest).collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The hash of a state: equal on every replica that has applied the same entries.
 #[must_use]
 pub fn hash(state: &State) -> Digest {

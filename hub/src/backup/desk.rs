@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 use windlass_protocol::backup::file_name;
 
-use super::{Backup, BackupError, BackupSource, channel, destination::blocking};
+use super::{Backup, BackupError, BackupSource, channel};
 use crate::{
     api::{BackupStream, ProviderError},
     replica::wall_clock,
@@ -33,8 +33,7 @@ impl BackupDesk {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             ProviderError::Unavailable(format!("{STREAMS_MAX} backups are being made: try again when one is done"))
         })?;
-        let (source, now) = (self.source.clone(), wall_clock());
-        let taken = blocking(move || Backup::take(&source, now)).await;
+        let taken = Backup::take(&self.source, wall_clock()).await;
         let backup = taken.map_err(|error| ProviderError::Internal(error.to_string()))?;
         let name = file_name(backup.header().created_at);
         let (out, pieces) = channel::writer();

@@ -14,7 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use windlass_hub_core::{Command, Envelope, ObjectKey, State, command::Part, command::Write, snapshot, state};
+use windlass_hub_core::{
+    Command, Envelope, ObjectKey, State,
+    command::{HubAnnouncement, Part, Write},
+    snapshot, state,
+};
 use windlass_protocol::{
     backup::Header,
     ids::{Digest, Epoch, RequestId, StateRevision},
@@ -30,6 +34,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    group::announce::announcement,
     init::{ACCOUNTS_SECRET, ADMIN_ACCOUNT, AdminToken, kubeconfig},
     machine::picture,
     raft::{Peer, found_from},
@@ -189,17 +194,19 @@ fn fill<R: Read>(
     now: Millis,
 ) -> Result<Restored, BackupError> {
     let Content { header, mut state, trust: material, end } = read(&config.data.join("blobs"), reader)?;
-    let serial_source = Arc::clone(sealer);
-    let serial = move || {
-        let random = serial_source.random().unwrap_or([1; 32]);
-        random.iter().take(16).fold(0_u128, |serial, byte| serial << 8 | u128::from(*byte)) >> 1
+    // A group of an earlier release has its root only on the disk of the node that made it.
+    let root = match state.trust() {
+        known if known.version > 0 => known.clone(),
+        _ => crate::trust::root_record(sealer, &material)?,
     };
-    let trust = Trust::restore(config, sealer, &material, NODE, now, serial)?;
+    let serial = sealer.random()?.iter().take(16).fold(0_u128, |serial, byte| serial << 8 | u128::from(*byte)) >> 1;
+    let trust = Trust::restore(config, sealer, &root, NODE, now, serial)?;
     let identity = Identity { cluster: StoreId::random()?, node: NODE, store: StoreId::random()? };
-    let admin = take_over(config, sealer, &mut state, &Founder { identity, trust: &trust, material: &material, now }, access)?;
+    let hub = announcement(config, Some(NODE), config.advertise.clone());
+    let founder = Founder { identity, key: trust.issuer_digest(), hub: &hub, root, now };
+    let admin = take_over(sealer, &mut state, founder, access)?;
     let (epoch, revision) = (state.meta().epoch, state.meta().revision);
-    let address = config.advertise.first().cloned().unwrap_or_default();
-    let peer = Peer { name: format!("hub-{NODE}"), address };
+    let peer = Peer { name: hub.name, address: hub.address };
     found_from(&config.data.join("snapshots"), NODE, peer, picture(Arc::new(state)))?;
     Store::create(&config.data.join("store"), identity, &StoreOptions::default())?.close();
     Ok(Restored {
@@ -261,17 +268,17 @@ fn read<R: Read>(blobs: &Path, mut reader: RecordReader<R>) -> Result<Content, B
 /// The new group's first node.
 struct Founder<'a> {
     identity: Identity,
-    trust: &'a Trust,
-    material: &'a TrustMaterial,
+    key: Digest,
+    hub: &'a HubAnnouncement,
+    root: state::TrustRecord,
     now: Millis,
 }
 
 /// Makes the state that of the new group.
 fn take_over(
-    config: &Config,
     sealer: &Sealer,
     state: &mut State,
-    founder: &Founder<'_>,
+    founder: Founder<'_>,
     access: AdminAccess,
 ) -> Result<Option<AdminToken>, BackupError> {
     let apply = |state: &mut State, command: Command| -> Result<(), BackupError> {
@@ -295,11 +302,11 @@ fn take_over(
     }
     let hub = state::HubRecord {
         store: *founder.identity.store.as_bytes(),
-        name: format!("hub-{NODE}"),
-        address: config.advertise.first().cloned().unwrap_or_default(),
-        agents: config.advertise.clone(),
-        key: founder.trust.issuer_digest(),
-        software: env!("CARGO_PKG_VERSION").to_owned(),
+        name: founder.hub.name.clone(),
+        address: founder.hub.address.clone(),
+        agents: founder.hub.agents.clone(),
+        key: founder.key,
+        software: founder.hub.software.clone(),
         state_version: known,
         joined_at: founder.now,
         removed: false,
@@ -308,10 +315,7 @@ fn take_over(
     // The only hub of the new group understands it.
     apply(state, Command::RaiseVersion { version: known })?;
     if state.trust().version == 0 {
-        let sealed_root_key = crate::trust::seal_root_key(sealer, &founder.material.root_key)?;
-        let trust =
-            state::TrustRecord { version: 1, roots: founder.material.roots.clone(), sealed_root_key, cross: String::new() };
-        apply(state, Command::SetTrust { trust })?;
+        apply(state, Command::SetTrust { trust: founder.root })?;
     }
     if access == AdminAccess::Keep {
         return Ok(None);

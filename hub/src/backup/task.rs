@@ -18,7 +18,7 @@ use windlass_protocol::{
 
 use super::{
     Backup, BackupError, BackupSource, S3Settings, Schedule, Summary,
-    destination::{Destination, blocking},
+    destination::Destination,
     s3::S3,
 };
 use crate::replica::wall_clock;
@@ -145,8 +145,7 @@ impl Backups {
         if let Some(s3) = &self.settings.s3 {
             places.push(Destination::S3(S3::open(s3).map_err(BackupError::from).map_err(step("open the destination"))?));
         }
-        let source = self.source.clone();
-        let backup = blocking(move || Backup::take(&source, now)).await.map_err(step("take the picture"))?;
+        let backup = Backup::take(&self.source, now).await.map_err(step("take the picture"))?;
         let (backup, name) = (Arc::new(backup), file_name(now));
         let mut written: Vec<&Destination> = Vec::new();
         let mut summary = None;

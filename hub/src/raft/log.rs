@@ -200,7 +200,12 @@ impl RaftLogStorage<Config> for LogStore {
             let Some(bytes) = self.shared.store.get(META, VOTE)? else {
                 return Ok(None);
             };
-            codec::decode_vote(&bytes).map(Some).map_err(|_| malformed("the vote"))
+            let vote = codec::decode_vote(&bytes).map_err(|_| malformed("the vote"))?;
+            // The library lets a leader that restarts lead on without an election, and then answers linearizable reads
+            // up to the committed index that it remembers, which may be behind what it acknowledged before. As one that
+            // only stood for election it has to win a new term, as any other.
+            let own = vote.committed && vote.leader_id.node_id == self.shared.store.identity().node;
+            Ok(Some(if own { Vote::new(vote.leader_id.term, vote.leader_id.node_id) } else { vote }))
         };
         read().map_err(|error| StorageIoError::read_vote(AnyError::new(&error)).into())
     }

@@ -107,6 +107,12 @@ pub struct BlobLease {
 }
 
 impl BlobLease {
+    /// The blobs that it keeps.
+    #[must_use]
+    pub fn digests(&self) -> &[BlobDigest] {
+        &self.digests
+    }
+
     /// How many blobs of the batch were new.
     #[must_use]
     pub fn stored(&self) -> usize {
@@ -132,7 +138,7 @@ impl BlobStore {
     /// Opens the folder (made when missing) and reads every pack's footer. A pack that is cut or damaged is set aside
     /// as `*.damaged` with a warning, its blobs are then missing; leftovers of interrupted writes are removed.
     pub fn open(directory: &Path, options: BlobOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
+        disk::create_directory(directory)?;
         let mut index = Index::default();
         for entry in std::fs::read_dir(directory).map_err(StoreError::io("list", directory))? {
             let path = entry.map_err(StoreError::io("list", directory))?.path();
@@ -162,6 +168,12 @@ impl BlobStore {
             collecting: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Most bytes of one batch.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.inner.options.batch_bytes_max
     }
 
     /// Stores a batch durably; blobs that are already here are not written again. The name is not checked against the

@@ -26,6 +26,32 @@ pub fn publish(file: &File, from: &Path, to: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Makes `folder` and what is missing above it, so that their names survive a power cut: what is synced inside of a
+/// folder is lost with the folder's own name.
+pub fn create_directory(folder: &Path) -> Result<(), StoreError> {
+    let mut missing = Vec::new();
+    let mut at = folder;
+    while !at.as_os_str().is_empty() && !at.exists() {
+        missing.push(at);
+        match at.parent() {
+            Some(parent) => at = parent,
+            None => break,
+        }
+    }
+    std::fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+    // A run that was cut off may have made it without syncing its name, so the last step is never left out.
+    if missing.is_empty() {
+        missing.push(folder);
+    }
+    for made in missing {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent)?,
+            _ => sync_directory(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes renames, creations and deletions in `folder` durable.
 pub fn sync_directory(folder: &Path) -> Result<(), StoreError> {
     File::open(folder).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync the folder", folder))

@@ -30,7 +30,7 @@ impl SnapshotFolder {
     /// # Errors
     /// A snapshot of a newer release, or a folder that cannot be read.
     pub(in crate::raft) fn open(path: &Path) -> Result<Self, SnapshotError> {
-        std::fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+        disk::create_directory(path)?;
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(path).map_err(StoreError::io("list", path))? {
             let file = entry.map_err(StoreError::io("list", path))?.path();
