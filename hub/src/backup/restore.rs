@@ -202,7 +202,7 @@ fn fill<R: Read>(
     let serial = sealer.random()?.iter().take(16).fold(0_u128, |serial, byte| serial << 8 | u128::from(*byte)) >> 1;
     let trust = Trust::restore(config, sealer, &root, NODE, now, serial)?;
     let identity = Identity { cluster: StoreId::random()?, node: NODE, store: StoreId::random()? };
-    let hub = announcement(config, Some(NODE), config.advertise.clone());
+    let hub = announcement(config, Some(NODE), config.agent_addresses());
     let founder = Founder { identity, key: trust.issuer_digest(), hub: &hub, root, now };
     let admin = take_over(sealer, &mut state, founder, access)?;
     let (epoch, revision) = (state.meta().epoch, state.meta().revision);

@@ -54,9 +54,9 @@ const STREAMS: u32 = 160;
 /// Behaviour of connections between hubs.
 pub(super) fn tuning() -> Tuning {
     Tuning {
-        // A dead peer is noticed after 5 s, and every call to it fails at its own deadline long before.
+        // A dead peer is noticed after 3 s, and every call to it fails at its own deadline long before.
         keep_alive: Duration::from_secs(1),
-        idle_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(3),
         // A lost first packet must not cost an election: sent again after 0.3 s.
         initial_rtt: Duration::from_millis(100),
         bidirectional_streams: STREAMS,

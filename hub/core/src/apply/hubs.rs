@@ -126,7 +126,12 @@ impl Transaction {
                 "{address} is the peer address of node {node}: remove that node first (`windlass hub remove {node}`), or advertise another address"
             )));
         }
-        let node = self.state.hubs.iter().next_back().map_or(1, |(node, _)| node + 1);
+        // The first hub is not admitted, it announces itself: its id must not be given away before it has.
+        let Some(node) = self.state.hubs.iter().next_back().map(|(node, _)| node + 1) else {
+            return Err(Rejection::Precondition(
+                "the group's first hub has not announced itself yet: try again in a few seconds".to_owned(),
+            ));
+        };
         let record = HubRecord {
             store,
             name: announced.name.clone(),

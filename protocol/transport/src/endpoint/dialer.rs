@@ -21,7 +21,7 @@ use crate::identity::IdentityError;
 const MAX_ADDRESSES: usize = 4;
 
 /// Resolving one name, and each handshake, may take this long: two retransmissions over a satellite link.
-const ATTEMPT: Duration = Duration::from_secs(8);
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]

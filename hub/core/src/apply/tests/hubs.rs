@@ -71,6 +71,15 @@ fn a_token_admits_one_node_once_and_ids_are_never_given_again() {
 }
 
 #[test]
+fn nobody_takes_the_first_hubs_id() {
+    let mut hub = Hub::new();
+    hub.apply(Command::AddHubToken { hash: Digest::of(b"a"), expires_at: Millis::from_secs(2_000) }).unwrap();
+    assert!(hub.apply(admit(b"a", 2, 2)).is_err(), "before it is known");
+    hub.apply(announce(1, 1)).unwrap();
+    assert_eq!(hub.apply(admit(b"a", 2, 2)).unwrap().cluster, Some(("2".to_owned(), "c".to_owned())));
+}
+
+#[test]
 fn a_disk_that_is_not_the_admitted_one_is_no_member() {
     let mut hub = group();
     hub.apply(announce(1, 1)).unwrap();
