@@ -28,7 +28,7 @@ pub const BACKUP_OBJECT: &str = "windlass-backup";
 /// Between two looks at the schedule.
 const LOOK: Duration = Duration::from_secs(1);
 /// After the first failure; doubled with each that follows.
-const RETRY_FIRST: Millis = Millis::from_secs(30);
+const RETRY_FIRST: Millis = Millis::from_secs(5);
 /// A destination that is away for days is asked this often.
 const RETRY_MAX: Millis = Millis::from_secs(1_800);
 /// Names of backups shown in the object.
