@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod backup;
 mod delivery;
 mod fleet;
 mod group;
