@@ -36,6 +36,7 @@ use crate::{
         Sources,
         webhook::{self, Event},
     },
+    trust::Trust,
 };
 
 /// This node's answers to the API.
@@ -46,7 +47,7 @@ pub(crate) struct Local {
     pub(crate) sources: Sources,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) pin: RootPin,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) hubs: Vec<String>,
     pub(crate) webhook_secret: Option<Vec<u8>>,
 }
@@ -92,7 +93,7 @@ impl Presence for Local {
     }
 
     fn pin(&self) -> RootPin {
-        self.pin
+        self.trust.pin()
     }
 }
 
@@ -109,7 +110,7 @@ impl Admission for Local {
             let expires_at = wall_clock().plus(expires_in);
             let command = Command::AddToken { hash, cluster: cluster.to_owned(), expires_at };
             self.replica.propose(subject, "api", Vec::new(), command).await?;
-            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs() })
+            Ok(JoinToken { token, expires_at, root_pin: self.trust.pin().to_string(), hubs: self.hubs() })
         })
     }
 }

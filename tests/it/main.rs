@@ -10,6 +10,7 @@
 mod agent;
 mod delivery;
 mod fleet;
+mod group;
 mod outage;
 mod peers;
 mod power;

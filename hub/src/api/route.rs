@@ -31,6 +31,7 @@ pub(super) enum Route {
     Review(Review),
     HubStatus,
     HubToken,
+    HubTrust(Rotation),
     HubAction {
         node: String,
         action: HubAction,
@@ -64,6 +65,13 @@ pub(super) struct Target {
 pub(super) enum TargetPart {
     Whole,
     Status,
+}
+
+/// Steps of the replacement of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rotation {
+    Begin,
+    Finish,
 }
 
 /// Questions about accounts.
@@ -111,6 +119,8 @@ impl Route {
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
             ["apis", "windlass.io", "v1alpha1", "hubtokens"] => Some(Self::HubToken),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "rotate"] => Some(Self::HubTrust(Rotation::Begin)),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "finish"] => Some(Self::HubTrust(Rotation::Finish)),
             ["apis", "windlass.io", "v1alpha1", "hubs", node, "remove"] => {
                 Some(Self::HubAction { node: (*node).to_owned(), action: HubAction::Remove })
             }
