@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod cluster;
 mod delivery;
 mod fleet;
 mod group;
