@@ -15,6 +15,7 @@
 
 pub mod group;
 
+mod contents;
 mod fetch;
 mod gate;
 mod kept;
@@ -45,6 +46,7 @@ use windlass_protocol::{
 };
 
 pub use self::{
+    contents::Contents,
     group::{BlobGroup, Hubs, NoQuorum, Referenced},
     repair::{Completeness, Repaired},
 };

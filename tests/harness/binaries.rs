@@ -27,9 +27,9 @@ impl Binaries {
         FOUND.get_or_init(|| Self::find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
     }
 
-    /// The directory that holds them all.
+    /// The directory that holds them.
     #[must_use]
-    pub fn folder(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 

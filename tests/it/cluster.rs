@@ -55,6 +55,6 @@ fn run(what: Scenario) -> Result<()> {
 }
 
 fn group(network: Network) -> Result<GroupOptions> {
-    let programs = Programs::within(Binaries::locate()?.folder().to_owned());
+    let programs = Programs::within(Binaries::locate()?.dir().to_path_buf());
     Ok(GroupOptions { programs, size: 3, seed: SEED, network, environment: Vec::new() })
 }

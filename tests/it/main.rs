@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod backup;
 mod cluster;
 mod delivery;
 mod fleet;
