@@ -9,6 +9,7 @@
 
 mod agent;
 mod backup;
+mod cluster;
 mod delivery;
 mod fleet;
 mod group;
