@@ -21,9 +21,10 @@ use windlass_transport::identity::RootPin;
 
 use crate::{
     api::{
-        Admission, ApiContext, ApiLimits, ApiServer, Details, Generators, JoinToken, Manifests, Presence,
-        ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, ApiServer, BackupStream, BackupStreams, Details, Generators, JoinToken,
+        Manifests, Presence, ProviderError, Webhook,
     },
+    backup::BackupDesk,
     blobs::Bundles,
     config::Config,
     gateway::Registry,
@@ -50,6 +51,7 @@ pub(crate) struct Local {
     pub(crate) trust: Arc<Trust>,
     pub(crate) hubs: Vec<String>,
     pub(crate) webhook_secret: Option<Vec<u8>>,
+    pub(crate) backups: BackupDesk,
 }
 
 impl Local {
@@ -76,7 +78,8 @@ pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local:
         manifests: Arc::clone(&local) as _,
         generators: Arc::clone(&local) as _,
         webhook: Arc::clone(&local) as _,
-        presence: local,
+        presence: Arc::clone(&local) as _,
+        backups: local,
         limits,
     })
 }
@@ -84,6 +87,12 @@ pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local:
 impl Details for Local {
     fn detail(&self, digest: &Digest) -> Option<Value> {
         self.bundles.detail(digest)
+    }
+}
+
+impl BackupStreams for Local {
+    fn backup(&self) -> BoxFuture<'_, Result<BackupStream, ProviderError>> {
+        Box::pin(self.backups.stream())
     }
 }
 

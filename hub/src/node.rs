@@ -13,6 +13,7 @@ use windlass_transport::{
 };
 
 use crate::{
+    backup::{BackupDesk, BackupSource, Backups},
     blobs::{BundleLimits, Bundles, Hubs},
     config::Config,
     gateway::{Gateway, Registry},
@@ -143,6 +144,7 @@ struct Parts {
     planner: Planner,
     local: Arc<Local>,
     sealer: Arc<Sealer>,
+    backups: Option<Backups>,
 }
 
 impl Parts {
@@ -187,7 +189,15 @@ impl Parts {
             }
             None => None,
         };
+        let backup_source = BackupSource {
+            replica: replica.clone(),
+            bundles: bundles.clone(),
+            sealer: Arc::clone(sealer),
+            data: config.data.clone(),
+        };
+        let backups = config.backup.clone().map(|settings| Backups::new(backup_source.clone(), settings));
         let local = Arc::new(Local {
+            backups: BackupDesk::new(backup_source),
             replica: replica.clone(),
             bundles: bundles.clone(),
             sources,
@@ -198,7 +208,7 @@ impl Parts {
             webhook_secret,
         });
         let gateway = Gateway::new(replica.clone(), Arc::clone(trust), bundles.clone(), registry, node, hubs);
-        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
+        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer), backups })
     }
 
     fn group_service(&self) -> GroupService {
@@ -223,6 +233,9 @@ impl Parts {
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
         tasks.spawn(tasks::repair_blobs(self.bundles.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
+        if let Some(backups) = self.backups {
+            tasks.spawn(backups.run(shutdown.clone()));
+        }
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
         tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
         Ok(())
@@ -232,11 +245,9 @@ impl Parts {
 /// Opens the store, and takes part in the group over the peers' own threads.
 async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replica, Peers)> {
     let folder = config.data.join("store");
-    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &StoreOptions::default()));
-    let store = opening
-        .await
-        .context("the store's worker ended")?
-        .with_context(|| format!("{}: for a new group run `windlass-hub init` first", config.data.display()))?;
+    let options = StoreOptions { expect_node: config.node, ..StoreOptions::default() };
+    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &options));
+    let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;
     let raft_config = RaftConfig::new(config.data.join("snapshots"));

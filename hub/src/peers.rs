@@ -137,6 +137,7 @@ struct Shared {
     software: String,
     expectations: Expectations,
     directory: Directory,
+    look_every: Duration,
     socket: RwLock<Option<Socket>>,
     runtime: Handle,
     tls: RwLock<ClientTls>,
@@ -153,6 +154,10 @@ impl Peers {
     /// # Errors
     /// [`PeersError`] when the port is taken or the certificate is not this node's.
     pub fn start(config: PeersConfig) -> Result<Self, PeersError> {
+        Self::looking(config, limits::LOOK_EVERY)
+    }
+
+    fn looking(config: PeersConfig, look_every: Duration) -> Result<Self, PeersError> {
         let (server, client) = tls(&config.tls, config.identity.node)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits::THREADS)
@@ -170,6 +175,7 @@ impl Peers {
             software: config.software,
             expectations: config.expectations,
             directory: config.directory,
+            look_every,
             socket: RwLock::new(Some(Socket { control: listener.control(), dialer: listener.control().dialer() })),
             runtime: handle.clone(),
             tls: RwLock::new(client),

@@ -30,6 +30,7 @@ use windlass_transport::identity::{
 };
 
 use crate::{
+    backup::TrustMaterial,
     config::Config,
     sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
 };
@@ -140,6 +141,24 @@ impl Trust {
         write_private(&folder.join("issuer.pem"), chain.as_bytes())
     }
 
+    /// Goes on with the root of a restored group: a new issuing key for this node, signed by it.
+    ///
+    /// # Errors
+    /// [`TrustError`] when the root cannot be opened, or something cannot be written.
+    pub(crate) fn restore(
+        config: &Config,
+        sealer: &Sealer,
+        root: &TrustRecord,
+        node: u64,
+        now: Millis,
+        serial: u128,
+    ) -> Result<Self, TrustError> {
+        let key = KeyMaterial::generate()?;
+        let chain = SigningRoot::open(root, sealer)?.sign_issuer(&key.public(), node, serial, now)?;
+        Self::adopt(config, sealer, &key, &chain, &root.roots)?;
+        Self::load(config, sealer)
+    }
+
     /// What goes into the state of a new group: the root, and its key as it lies sealed on the disk of the node that made it.
     ///
     /// # Errors
@@ -215,6 +234,33 @@ impl Trust {
     pub fn pin(&self) -> RootPin {
         self.keys().pin
     }
+}
+
+/// Roots and root key in clear, for a backup: from the state, or in a group of an earlier release from this node's files.
+///
+/// # Errors
+/// [`TrustError`] when neither is here, or it was sealed with another operator key.
+pub(crate) fn root_material(data: &Path, sealer: &Sealer, known: &TrustRecord) -> Result<TrustMaterial, TrustError> {
+    let path = data.join("trust").join(ROOT_KEY_FILE);
+    if known.version > 0 {
+        let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+        let key = sealer.open(ROOT_KEY_FILE.as_bytes(), &known.sealed_root_key).map_err(seal)?;
+        let root_key = String::from_utf8(key).map_err(|_| seal(SealError::Damaged))?;
+        return Ok(TrustMaterial { roots: known.roots.clone(), root_key });
+    }
+    let root = path.with_file_name("root.pem");
+    let roots = fs::read_to_string(&root).map_err(io("read", &root))?;
+    Ok(TrustMaterial { roots, root_key: read_sealed(sealer, &path)? })
+}
+
+/// What [`root_material`] finds, as a state keeps it.
+///
+/// # Errors
+/// [`TrustError::Seal`].
+pub(crate) fn root_record(sealer: &Sealer, material: &TrustMaterial) -> Result<TrustRecord, TrustError> {
+    let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+    let sealed_root_key = sealer.seal(ROOT_KEY_FILE.as_bytes(), material.root_key.as_bytes()).map_err(seal)?;
+    Ok(TrustRecord { version: 1, roots: material.roots.clone(), sealed_root_key, cross: String::new() })
 }
 
 /// Reads the operator key; with `create`, makes one where the configured file is the default one and missing.

@@ -8,8 +8,10 @@
 )]
 
 mod agent;
+mod backup;
 mod delivery;
 mod fleet;
+mod group;
 mod outage;
 mod peers;
 mod power;

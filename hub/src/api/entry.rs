@@ -140,6 +140,7 @@ impl ApiServer {
                 let bytes = self.read_body(body).await?;
                 reviews::answer(*review, &asked, &bytes)
             }
+            Route::HubBackup => self.hub_backup(&asked).await,
             Route::HubStatus => self.hub_status(&asked).await,
             Route::HubToken => self.hub_token(&asked, body).await,
             Route::HubTrust(step) => self.hub_trust(&asked, *step, body).await,

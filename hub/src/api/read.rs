@@ -38,7 +38,7 @@ pub(super) enum Freshness {
 }
 
 impl Freshness {
-    fn label(self, response: &mut Response<Body>) {
+    pub(super) fn label(self, response: &mut Response<Body>) {
         let label = match self {
             Self::Linearizable | Self::AsAsked => return,
             Self::Follower => "follower",

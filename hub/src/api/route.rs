@@ -30,6 +30,8 @@ pub(super) enum Route {
     Resource(Target),
     Review(Review),
     HubStatus,
+    /// `/apis/windlass.io/v1alpha1/hubbackup`
+    HubBackup,
     HubToken,
     HubTrust(Rotation),
     HubAction {
@@ -118,6 +120,7 @@ impl Route {
             }
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
+            ["apis", "windlass.io", "v1alpha1", "hubbackup"] => Some(Self::HubBackup),
             ["apis", "windlass.io", "v1alpha1", "hubtokens"] => Some(Self::HubToken),
             ["apis", "windlass.io", "v1alpha1", "hubtrust", "rotate"] => Some(Self::HubTrust(Rotation::Begin)),
             ["apis", "windlass.io", "v1alpha1", "hubtrust", "finish"] => Some(Self::HubTrust(Rotation::Finish)),

@@ -27,6 +27,10 @@ pub(super) const THREADS: usize = 2;
 pub(super) const DIAL: Duration = Duration::from_secs(2);
 /// After a failed attempt, calls fail at once for so long; the next one dials again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often it is looked whether a connected peer was removed.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Looks that find a peer removed before it is cut off: one more, so that a leader that is removed can still commit that.
+pub(super) const LOOKS: u32 = 2;
 /// A peer says who it is within this time.
 pub(super) const HELLO: Duration = Duration::from_secs(2);
 /// A request that has begun is complete after this time.

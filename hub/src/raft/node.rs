@@ -117,7 +117,9 @@ impl RaftNode {
             let log = LogStore::load(log_of)?;
             let folder = Arc::new(SnapshotFolder::open(&snapshots)?);
             // Before the machine is touched: a node with a hole does not even show its state.
-            log.check_against(folder.newest().and_then(|(meta, _)| meta.last_log_id).as_ref())?;
+            let snapshot = folder.newest().and_then(|(meta, _)| meta.last_log_id);
+            log.check_against(snapshot.as_ref())?;
+            log.reconcile(snapshot.as_ref())?;
             let state = StateMachine::restore(identity.node, machine, Arc::clone(&folder))?;
             Ok((log, folder, state))
         };

@@ -195,7 +195,10 @@ impl RaftNode {
             let members = offer.meta.last_membership.nodes().map(|(node, _)| *node).collect();
             gate.before_install(sender, members, open).await?;
         }
-        let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(partial) };
+        // Only now: what the gate refuses is offered again, and goes on from here.
+        let folder = self.folder();
+        let accepted = blocking(move || folder.accept(&partial).map_err(|error| error.to_string())).await?;
+        let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(accepted) };
         let installed =
             self.raft().install_full_snapshot(offer.vote, snapshot).await.map_err(|error| error.to_string())?;
         Ok(Response::Installed(installed.vote))

@@ -94,7 +94,7 @@ impl Group {
             Some(_) => Store::open(&store, &StoreOptions::default()).unwrap(),
             None => Store::create(&store, identity(node), &StoreOptions::default()).unwrap(),
         };
-        let config = RaftConfig { compact_bytes: 64 << 10, ..RaftConfig::new(folder.join("snapshots")) };
+        let config = RaftConfig { compact_bytes: 16 << 10, ..RaftConfig::new(folder.join("snapshots")) };
         let machine = Arc::new(StateMachine::default());
         let starting = RaftNode::start(config, store, Arc::clone(&machine) as _, peers.network());
         let raft = peers.runtime().spawn(starting).await.unwrap().unwrap();
