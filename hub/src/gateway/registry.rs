@@ -238,8 +238,7 @@ mod tests {
     #[tokio::test]
     async fn sessions_leave_spread_over_a_second() {
         let registry = Arc::new(Registry::default());
-        let sessions: Vec<Registration> =
-            (0..10).map(|number| registered(&registry, &format!("c{number}"))).collect();
+        let sessions: Vec<Registration> = (0..10).map(|number| registered(&registry, &format!("c{number}"))).collect();
         assert_eq!(registry.leave(GoAway::NoQuorum, None), 10);
         let mut waits = Vec::new();
         for session in &sessions {
