@@ -37,6 +37,8 @@ pub struct Agent {
     epoch: Epoch,
     generation: Generation,
     incarnation: Incarnation,
+    /// Which agent of its crowd.
+    index: u64,
     random: u64,
 }
 
@@ -74,6 +76,7 @@ impl Agent {
             epoch: Epoch::ZERO,
             generation: Generation::ZERO,
             incarnation: Incarnation(1),
+            index: number,
             random,
         })
     }
@@ -128,7 +131,7 @@ impl Agent {
     ) -> Result<super::crowd::Present> {
         loop {
             if self.perform(machine, streams).await? {
-                return Ok(seen.connected(connection));
+                return Ok(seen.connected(self.index, connection));
             }
             let frame = streams.control.1.recv::<HubControl>().await?.context("the hub ended the control stream")?;
             machine.handle_control(frame)?;
