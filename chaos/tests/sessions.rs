@@ -221,12 +221,20 @@ async fn an_agent_whose_certificate_has_run_out_may_only_renew() {
 async fn a_hub_that_restarts_sends_its_agents_away_and_gets_them_back() {
     let Hub { config, node, folder } = Hub::start(None).await;
     let hub = Hub { config, node, folder };
-    let agent = hub.join("east").await;
+    let mut agent = hub.join("east").await;
     let Hub { config, node, folder } = hub;
+    let begun = std::time::Instant::now();
     node.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "an agent that is sent away goes at once");
+    let port = config.listen_agents;
+    windlass_chaos::host::wait_until(PATIENCE, "the agents' port", async || Ok(Some(std::net::UdpSocket::bind(port)?)))
+        .await
+        .unwrap();
     let node = Node::start(&config).await.unwrap();
-    let state = node.replica.state();
-    assert_eq!(agent.record(&state).session, None, "the end of the session was recorded at shutdown");
     let hub = Hub { config, node, folder };
+    let mut status = hub.node.replica.raft().status();
+    timeout(PATIENCE, status.wait_for(|status| status.leader.is_some())).await.unwrap().unwrap();
+    hub.node.replica.read_barrier().await.unwrap();
     hub.wait("the agent's return", |state| agent.record(state).session.is_some()).await;
+    agent.stop(&hub).await;
 }

@@ -39,7 +39,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// At shutdown, agents that were sent away have this long to go.
 const DRAIN: Duration = Duration::from_secs(3);
 /// At shutdown, the last batch has this long.
-const LAST_BATCH: Duration = Duration::from_secs(1);
+const LAST_BATCH: Duration = Duration::from_millis(500);
 
 /// What every session needs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -108,7 +108,10 @@ impl Gateway {
         if tokio::time::timeout(LAST_BATCH, outbox).await.is_err() {
             tracing::info!("the ends of sessions were not recorded: the next start does it");
         }
-        listener.control().close(CloseCode::DONE, "the hub shuts down");
+        let control = listener.control();
+        control.close(CloseCode::DONE, "the hub shuts down");
+        // Peers hear of it, and the socket is free afterwards.
+        let _ = tokio::time::timeout(GOODBYE, control.wait_idle()).await;
     }
 
     async fn serve(self, connection: Connection, force: CancellationToken) {

@@ -21,8 +21,10 @@ use super::crowd::Seen;
 
 /// As agents give themselves.
 const SOFTWARE: &str = "windlass-chaos/load";
-/// A handshake while there are other hubs.
+/// A handshake with the first hubs that are tried, while there are others.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Any other.
+const PATIENCE_MAX: Duration = Duration::from_secs(40);
 /// From the handshake to the hub's hello.
 const HELLO: Duration = Duration::from_secs(15);
 
@@ -35,6 +37,8 @@ pub struct Agent {
     epoch: Epoch,
     generation: Generation,
     incarnation: Incarnation,
+    /// Which agent of its crowd.
+    index: u64,
     random: u64,
 }
 
@@ -72,6 +76,7 @@ impl Agent {
             epoch: Epoch::ZERO,
             generation: Generation::ZERO,
             incarnation: Incarnation(1),
+            index: number,
             random,
         })
     }
@@ -102,7 +107,8 @@ impl Agent {
     async fn session(&mut self, dialer: &Dialer, hub: &str, seen: &Seen, backoff: &mut Backoff) -> Result<()> {
         let identity = Identity::new(&self.enrolled.chain, self.key.clone())?;
         let tls = ClientTls::enrolled(TrustBundle::from_pem(&self.enrolled.roots)?, identity);
-        let connection = timeout(PATIENCE, dialer.dial(hub, &tls)).await.context("no answer")??;
+        let patience = if backoff.failures() == 0 && self.hubs.len() > 1 { PATIENCE } else { PATIENCE_MAX };
+        let connection = timeout(patience, dialer.dial(hub, &tls)).await.context("no answer")??;
         let mut streams = open(&connection).await?;
         let mut hello = handshake::hello(SOFTWARE);
         hello.capabilities.push(trust_capability(&self.enrolled.roots, &self.enrolled.hubs));
@@ -125,7 +131,7 @@ impl Agent {
     ) -> Result<super::crowd::Present> {
         loop {
             if self.perform(machine, streams).await? {
-                return Ok(seen.connected(connection));
+                return Ok(seen.connected(self.index, connection));
             }
             let frame = streams.control.1.recv::<HubControl>().await?.context("the hub ended the control stream")?;
             machine.handle_control(frame)?;

@@ -1,6 +1,7 @@
 //! Many agents, and what they have seen together.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -28,7 +29,8 @@ const CLUSTERS: &str = "/apis/windlass.io/v1alpha1/clusters";
 #[derive(Clone, Debug)]
 pub struct Seen {
     connected: Arc<watch::Sender<usize>>,
-    connections: Arc<Mutex<Vec<Connection>>>,
+    /// Since [`Seen::begin`], by agent: a later session replaces an earlier one.
+    connections: Arc<Mutex<BTreeMap<u64, Connection>>>,
     failures: Arc<AtomicU64>,
     last_failure: Arc<Mutex<String>>,
 }
@@ -57,10 +59,10 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// The hub has said hello on this connection.
+    /// The hub has said hello to an agent on this connection.
     #[must_use]
-    pub fn connected(&self, connection: &Connection) -> Present {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+    pub fn connected(&self, agent: u64, connection: &Connection) -> Present {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).insert(agent, connection.clone());
         self.connected.send_modify(|count| *count += 1);
         Present { connected: Arc::clone(&self.connected) }
     }
@@ -78,26 +80,24 @@ impl Seen {
         (self.failures.load(Ordering::Relaxed), last)
     }
 
-    /// Waits until so many sessions are up.
+    /// Waits until so many agents have had a session since [`Self::begin`], and so many sessions are up.
     ///
     /// # Errors
     /// When they are not in time.
     pub async fn wait(&self, count: usize, within: Duration) -> Result<()> {
-        self.wait_for(within, |connected| connected >= count).await.with_context(|| {
-            let (failures, last) = self.failures();
-            format!("{} of {count} sessions; {failures} failures, the last: {last}", *self.connected.borrow())
-        })
-    }
-
-    /// Waits until no session is up.
-    ///
-    /// # Errors
-    /// When some are after this time.
-    pub async fn wait_for(&self, within: Duration, done: impl Fn(usize) -> bool) -> Result<()> {
         let mut connected = self.connected.subscribe();
-        let waiting = connected.wait_for(|count| done(*count));
-        tokio::time::timeout(within, waiting).await.context("too late")?.context("nobody counts")?;
-        Ok(())
+        let agents = || self.connections.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let waiting = connected.wait_for(|connected| *connected >= count && agents() >= count);
+        let waited = tokio::time::timeout(within, waiting).await.map(|found| found.is_ok());
+        if waited == Ok(true) {
+            return Ok(());
+        }
+        let (failures, last) = self.failures();
+        bail!(
+            "{} of {count} sessions, {} agents; {failures} failures, the last: {last}",
+            *self.connected.borrow(),
+            agents()
+        )
     }
 
     /// Forgets connections; what follows is counted anew.
@@ -110,7 +110,7 @@ impl Seen {
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().map(Connection::traffic).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        connections.values().map(Connection::traffic).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 

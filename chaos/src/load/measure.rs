@@ -94,10 +94,6 @@ pub async fn reconnect(options: GroupOptions, count: usize, how: Restart) -> Res
     }
     group.all_ready().await?;
     let ready = begun.elapsed();
-    seen.wait_for(PATIENCE, |connected| connected == 0).await.or_else(|error| match how {
-        Restart::Ask => Ok(()),
-        Restart::Kill => Err(error),
-    })?;
     seen.wait(count, PATIENCE).await?;
     let back = begun.elapsed();
     let (sent, received) = seen.traffic();

@@ -224,3 +224,59 @@ impl Drop for Registration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(registry: &Arc<Registry>, cluster: &str) -> Registration {
+        let registration = registry.register(cluster);
+        registration.admitted(Incarnation(1));
+        registration
+    }
+
+    #[tokio::test]
+    async fn sessions_leave_spread_over_a_second() {
+        let registry = Arc::new(Registry::default());
+        let sessions: Vec<Registration> = (0..10).map(|number| registered(&registry, &format!("c{number}"))).collect();
+        assert_eq!(registry.leave(GoAway::NoQuorum, None), 10);
+        let mut waits = Vec::new();
+        for session in &sessions {
+            match session.next().await {
+                Some(SessionCommand::Leave { reason: GoAway::NoQuorum, after }) => waits.push(after),
+                other => panic!("{other:?}"),
+            }
+        }
+        let expected: Vec<Duration> = (0..10).map(|tenth| Duration::from_millis(100 * tenth)).collect();
+        assert_eq!(waits, expected);
+        assert_eq!(registry.leave(GoAway::Rebalance, Some(3)), 3);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_joined_and_bounded() {
+        let registry = Arc::new(Registry::default());
+        let session = registered(&registry, "c");
+        for _ in 0..1_000 {
+            registry.send("c", &SessionCommand::Look);
+        }
+        assert_eq!(session.next().await, Some(SessionCommand::Look));
+        assert!(session.take().is_none(), "looks are joined");
+        let refresh = SessionCommand::Refresh { application: NamespacedName::new("argocd", "a"), hard: false };
+        for _ in 0..=WAITING_MAX {
+            registry.send("c", &refresh);
+        }
+        assert_eq!(session.next().await, None, "a session that takes nothing ends");
+    }
+
+    #[test]
+    fn only_admitted_sessions_count_as_held() {
+        let registry = Arc::new(Registry::default());
+        let waiting = registry.register("c");
+        assert!(!registry.holds("c"));
+        let held = registered(&registry, "c");
+        assert!(registry.holds("c"));
+        assert_eq!(registry.held(), BTreeMap::from([("c".to_owned(), Incarnation(1))]));
+        drop((waiting, held));
+        assert_eq!(registry.count(), 0);
+    }
+}

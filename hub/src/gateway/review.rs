@@ -61,3 +61,76 @@ pub(super) fn stale_of_others(state: &State, gone: &BTreeSet<u64>) -> BTreeMap<u
     }
     changes
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use windlass_hub_core::{Command, Envelope, ObjectKey, command::Write};
+    use windlass_protocol::{
+        ids::{Digest, RequestId},
+        resource::Kind,
+        time::Millis,
+    };
+
+    use super::*;
+
+    /// Three clusters; the first two with a session at hub 1, the third at hub 2.
+    fn state() -> State {
+        let mut state = State::default();
+        let mut request = 0;
+        let mut apply = |command| {
+            request += 1;
+            let envelope = Envelope {
+                request: RequestId([request; 16]),
+                subject: String::new(),
+                source: String::new(),
+                proposed_at: Millis::from_secs(1),
+                preconditions: Vec::new(),
+                command,
+            };
+            state.apply(&envelope).result.unwrap();
+        };
+        let uids = ["1", "2", "3"].map(str::to_owned).to_vec();
+        apply(Command::Bootstrap { cluster_id: "c".to_owned(), trust_domain: "t".to_owned(), uids });
+        for (name, hub) in [("a", 1), ("b", 1), ("c", 2)] {
+            let body = json!({"apiVersion": "windlass.io/v1alpha1", "kind": "Cluster", "metadata": {"name": name}});
+            let key = ObjectKey::new(Kind::Cluster, "", name);
+            let uid = name.to_owned();
+            apply(Command::Write { writes: vec![Write::Create { key, uid, body: body.to_string(), sealed: None }] });
+            let hash = Digest::of(name.as_bytes());
+            apply(Command::AddToken { hash, cluster: name.to_owned(), expires_at: Millis::from_secs(9) });
+            apply(Command::RedeemToken { hash, key: hash, serial: [1; 16] });
+            let (cluster, incarnation, serial) = (name.to_owned(), Incarnation(5), [1; 16]);
+            apply(Command::Sessions { hub, changes: vec![SessionChange::Connected { cluster, incarnation, serial }] });
+        }
+        state
+    }
+
+    fn held(clusters: &[(&str, u64)]) -> BTreeMap<String, Incarnation> {
+        clusters.iter().map(|(cluster, incarnation)| ((*cluster).to_owned(), Incarnation(*incarnation))).collect()
+    }
+
+    #[test]
+    fn what_differs_twice_is_acted_on() {
+        let state = state();
+        // `a` was lost with an earlier process; `c` is at another hub; of `b`, an older process hangs on here.
+        let first = Suspects::find(&state, 1, &held(&[("b", 4), ("c", 5)]));
+        assert_eq!(first.confirmed(&Suspects::default()), (Vec::new(), Vec::new()));
+        let (changes, unknown) = first.confirmed(&first);
+        let (cluster, incarnation) = ("a".to_owned(), Incarnation(5));
+        assert_eq!(changes, [SessionChange::Disconnected { cluster, incarnation }]);
+        assert_eq!(unknown, ["b", "c"]);
+        // Back in between: nothing to do.
+        let second = Suspects::find(&state, 1, &held(&[("a", 5), ("b", 5)]));
+        assert_eq!(second.confirmed(&first), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn the_leader_ends_the_sessions_of_a_hub_that_is_gone() {
+        let state = state();
+        assert!(stale_of_others(&state, &BTreeSet::from([3])).is_empty());
+        let (cluster, incarnation) = ("c".to_owned(), Incarnation(5));
+        let expected = BTreeMap::from([(2, vec![SessionChange::Disconnected { cluster, incarnation }])]);
+        assert_eq!(stale_of_others(&state, &BTreeSet::from([2])), expected);
+    }
+}
