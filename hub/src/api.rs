@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod extras;
 mod hubs;
+mod hubtrust;
 mod media;
 mod object;
 mod openapi;

@@ -38,14 +38,15 @@ use windlass_protocol::{
     time::Millis,
 };
 
+pub(crate) use self::{desk::BackupDesk, destination::open_source, restore::RESTORING};
 pub use self::{
     error::BackupError,
+    records::TrustMaterial,
     restore::{AdminAccess, Restored, restore},
     s3::{S3Error, S3Settings},
     schedule::{Schedule, ScheduleError},
     task::{BACKUP_OBJECT, Backups, Settings},
 };
-pub(crate) use self::{desk::BackupDesk, destination::open_source, records::TrustMaterial, restore::RESTORING};
 
 use self::destination::blocking;
 use self::records::{End, Record, RecordReader, RecordWriter};
@@ -134,8 +135,11 @@ impl Backup {
         }
     }
 
-    /// The picture of one state.
-    pub(crate) fn of(
+    /// The picture of one state. Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`] when the blob store cannot be read.
+    pub fn of(
         state: Arc<State>,
         bundles: &Bundles,
         sealer: &Arc<Sealer>,
@@ -159,15 +163,7 @@ impl Backup {
             salt: Digest(sealer.random()?),
             compression: Compression::Deflate,
         };
-        Ok(Self {
-            state,
-            bundles: bundles.clone(),
-            sealer: Arc::clone(sealer),
-            trust,
-            header,
-            contents,
-            _lease: lease,
-        })
+        Ok(Self { state, bundles: bundles.clone(), sealer: Arc::clone(sealer), trust, header, contents, _lease: lease })
     }
 
     /// What the file says about itself.

@@ -2,7 +2,7 @@
 
 mod recovery;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +48,9 @@ struct Serve {
     /// Token from `windlass hub token`.
     #[arg(long, env = "WINDLASS_HUB_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Try to join for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    join_seconds: u64,
 }
 
 #[derive(Args, Debug)]
@@ -120,7 +123,7 @@ async fn print_token(config: &Config, seconds: u64) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, options: &Serve) -> anyhow::Result<()> {
     if let (Some(address), Some(token)) = (&options.join, &options.token) {
-        join(config, address, token).await?;
+        join(config, address, token, Duration::from_secs(options.join_seconds)).await?;
     }
     let mut node = Node::start(config).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -43,6 +43,9 @@ pub struct Flags {
     /// `host:port` under which the other hubs reach this hub.
     #[arg(long, env = "WINDLASS_HUB_ADVERTISE_PEERS", value_name = "HOST:PORT")]
     pub advertise_peers: Option<String>,
+    /// Refuse a data directory that is not this node's.
+    #[arg(long, env = "WINDLASS_HUB_NODE", value_name = "ID")]
+    pub node: Option<u64>,
     /// Name of this hub for people [default: hub-<node>].
     #[arg(long, env = "WINDLASS_HUB_NAME", value_name = "NAME")]
     pub name: Option<String>,
@@ -78,6 +81,7 @@ struct File {
     advertise: Vec<String>,
     listen_peers: Option<SocketAddr>,
     advertise_peers: Option<String>,
+    node: Option<u64>,
     name: Option<String>,
     operator_key_file: Option<PathBuf>,
     webhook_secret_file: Option<PathBuf>,
@@ -164,6 +168,8 @@ pub struct Config {
     pub listen_peers: SocketAddr,
     /// `host:port` under which the other hubs reach this hub; without it, where it listens, if that is one address.
     pub advertise_peers: Option<String>,
+    /// The node whose data directory this must be, if that is to be checked.
+    pub node: Option<u64>,
     /// Name of this hub for people.
     pub name: Option<String>,
     /// File of the operator key; `<data>/operator.key` unless it is kept elsewhere.
@@ -284,6 +290,7 @@ impl Config {
             advertise,
             listen_peers,
             advertise_peers,
+            node: flags.node.or(file.node),
             name: flags.name.clone().or(file.name),
             operator_key_file,
             webhook_secret_file: flags.webhook_secret_file.clone().or(file.webhook_secret_file),

@@ -21,8 +21,8 @@ use windlass_transport::identity::RootPin;
 
 use crate::{
     api::{
-        Admission, ApiContext, ApiLimits, ApiServer, BackupStream, BackupStreams, Details, Generators, JoinToken, Manifests, Presence,
-        ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, ApiServer, BackupStream, BackupStreams, Details, Generators, JoinToken,
+        Manifests, Presence, ProviderError, Webhook,
     },
     backup::BackupDesk,
     blobs::Bundles,
@@ -37,6 +37,7 @@ use crate::{
         Sources,
         webhook::{self, Event},
     },
+    trust::Trust,
 };
 
 /// This node's answers to the API.
@@ -47,7 +48,7 @@ pub(crate) struct Local {
     pub(crate) sources: Sources,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) pin: RootPin,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) hubs: Vec<String>,
     pub(crate) webhook_secret: Option<Vec<u8>>,
     pub(crate) backups: BackupDesk,
@@ -101,7 +102,7 @@ impl Presence for Local {
     }
 
     fn pin(&self) -> RootPin {
-        self.pin
+        self.trust.pin()
     }
 }
 
@@ -118,7 +119,7 @@ impl Admission for Local {
             let expires_at = wall_clock().plus(expires_in);
             let command = Command::AddToken { hash, cluster: cluster.to_owned(), expires_at };
             self.replica.propose(subject, "api", Vec::new(), command).await?;
-            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs() })
+            Ok(JoinToken { token, expires_at, root_pin: self.trust.pin().to_string(), hubs: self.hubs() })
         })
     }
 }

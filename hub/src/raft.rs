@@ -20,6 +20,7 @@
 mod codec;
 mod compaction;
 mod config;
+mod contact;
 mod log;
 mod machine;
 mod members;

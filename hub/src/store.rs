@@ -1,9 +1,12 @@
-//! The hub's durable key-value store: one embedded database, one committer thread.
+//! The hub's durable key-value store: one journal, one committer thread.
 //!
 //! Everything that a hub must not lose and that is small (Raft log, vote, committed index, identity) is a record in a
-//! tree of this store. A record is checksummed, is never larger than 4 KiB on disk (larger ones are cut into parts and
-//! become visible with their last write), and is acknowledged only after the database file was synced. Large things
-//! (blobs, snapshots) are plain files: see [`blobs`] and `raft::snapshot`.
+//! tree of this store. It is checksummed, and acknowledged only after the journal was synced. Large things (blobs,
+//! snapshots) are plain files: see [`blobs`] and `raft::snapshot`.
+//!
+//! Earlier releases kept these records in an embedded database, which did not open again, or had lost records, after one
+//! power cut in a hundred (it makes data safe with `sync_file_range`, and reuses space that it believes free);
+//! [`legacy`] carries such a store over.
 //!
 //! Architecture invariants: no other module of the hub names the database; nobody but the committer thread writes;
 //! after one failed write or sync the store refuses every further write, because a sync that failed once may lie the
@@ -14,8 +17,9 @@ mod committer;
 pub mod disk;
 mod error;
 mod identity;
+mod journal;
+mod legacy;
 mod marker;
-mod record;
 #[cfg(test)]
 mod tests;
 
@@ -29,23 +33,44 @@ pub use self::error::StoreError;
 pub use self::identity::{Identity, StoreId};
 
 use self::committer::{Committer, Request};
+use self::journal::{Journal, Records, Recovered};
+use self::marker::Marker;
 
 /// What a store may use, and what it is expected to be.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Page cache of the database in bytes. Small on purpose: real memory is a multiple of it.
-    pub cache_bytes: u64,
+    /// A segment of the journal that has reached this size is followed by the next one, 16 MiB: space is given back in
+    /// such pieces.
+    pub segment_bytes: u64,
     /// Commits that may wait for the committer thread before callers wait as well.
     pub queue_commits: usize,
     /// Refuse a directory that belongs to another cluster.
     pub expect_cluster: Option<StoreId>,
     /// Refuse a directory that belongs to another node.
     pub expect_node: Option<u64>,
+    /// Called before each sync of the journal, on the committer thread: tests make a disk slow or failing with it.
+    pub before_sync: Option<SyncHook>,
+}
+
+/// What happens before a sync; an error counts as a failed one.
+#[derive(Clone)]
+pub struct SyncHook(pub Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for SyncHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SyncHook(…)")
+    }
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, queue_commits: 1_024, expect_cluster: None, expect_node: None }
+        Self {
+            segment_bytes: 16 << 20,
+            queue_commits: 1_024,
+            expect_cluster: None,
+            expect_node: None,
+            before_sync: None,
+        }
     }
 }
 
@@ -58,14 +83,13 @@ pub struct Store {
 struct Inner {
     directory: PathBuf,
     identity: Identity,
-    opened: Arc<RwLock<Option<Opened>>>,
+    opened: RwLock<Option<Opened>>,
     committer: Committer,
 }
 
-/// What is given back to the operating system on close. The order of the fields is the order of the drops: the lock
-/// must outlive the database.
+/// What is given back to the operating system on close.
 struct Opened {
-    db: sled::Db,
+    records: Records,
     _lock: File,
 }
 
@@ -92,38 +116,43 @@ impl Store {
     pub fn create(directory: &Path, identity: Identity, options: &StoreOptions) -> Result<Self, StoreError> {
         disk::create_directory(directory)?;
         let lock = lock(directory)?;
-        if Identity::load(directory)?.is_some() || directory.join(DATABASE).exists() {
+        if Identity::load(directory)?.is_some() || is_begun(directory) {
             return Err(StoreError::Exists { directory: directory.into() });
         }
-        let db = open_database(directory, options)?;
-        let store = Self::start(directory, identity, db, lock, options)?;
-        let mut batch = Batch::new();
-        batch.put(META, IDENTITY, identity.to_bytes());
-        store.commit(batch)?;
-        disk::sync_files(&directory.join(DATABASE))?;
+        let journal = create_journal(directory, identity, Batch::new(), options)?;
+        let store = Self::start(directory, identity, journal, lock, options)?;
         disk::sync_directory(directory)?;
         // Written last: a directory without this file is not a store, so an interrupted creation is never opened.
         identity.save(directory)?;
         Ok(store)
     }
 
-    /// Opens the store in `directory`. Blocks while the database recovers.
+    /// Opens the store in `directory`. Blocks while the journal is read.
     ///
     /// # Errors
-    /// One variant of [`StoreError`] per reason to refuse; each says what to do. The directory is not changed when it
-    /// is missing, locked, foreign, or of a newer format.
+    /// One variant of [`StoreError`] per reason to refuse; each says what to do. A directory that is refused is not
+    /// changed.
     pub fn open(directory: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         let identity =
             Identity::load(directory)?.ok_or_else(|| StoreError::NotAStore { directory: directory.into() })?;
         identity.expect(directory, options)?;
         let lock = lock(directory)?;
-        if !directory.join(DATABASE).join("db").exists() {
-            return Err(StoreError::Wiped { directory: directory.into(), store: identity.store });
+        if Identity::is_legacy(directory)? {
+            legacy::carry_over(directory, identity, options)?;
         }
-        let db = open_database(directory, options)?;
-        let store = Self::start(directory, identity, db, lock, options)?;
-        store.check_contents(&identity)?;
-        Ok(store)
+        let wiped = || StoreError::Wiped { directory: directory.into(), store: identity.store };
+        let recovered = Recovered::read(&directory.join(JOURNAL), identity.store)?.ok_or_else(wiped)?;
+        let (found, acknowledged) = (recovered.sequence(), Marker::peek(&marker_path(directory))?);
+        if found < acknowledged {
+            // It would forget what it promised, so it must not vote.
+            return Err(StoreError::LostCommits { directory: directory.into(), found, acknowledged });
+        }
+        match recovered.get(META, IDENTITY)? {
+            Some(bytes) if bytes == identity.to_bytes() => {}
+            Some(_) => return Err(StoreError::Swapped { directory: directory.into() }),
+            None => return Err(wiped()),
+        }
+        Self::start(directory, identity, recovered.start(options.segment_bytes)?, lock, options)
     }
 
     /// Reads whose store `directory` holds, without opening or changing it.
@@ -139,7 +168,7 @@ impl Store {
 
     /// Reads one record and verifies its checksum.
     pub fn get(&self, tree: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with_db(|db| record::get(db, tree, key))
+        self.records()?.get(tree, key)
     }
 
     /// Calls `visit` for every record of `tree` whose key lies in `keys`, in key order, verifying each.
@@ -147,13 +176,7 @@ impl Store {
     /// # Errors
     /// The first damaged record, or what `visit` returns.
     pub fn scan(&self, tree: &'static str, keys: RangeInclusive<Vec<u8>>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.with_db(|db| record::scan(db, tree, keys, visit))
-    }
-
-    /// Deletes parts of records that never became visible in `tree`: what is left of a write that a crash cut short.
-    /// Returns how many records were left over.
-    pub fn sweep(&self, tree: &'static str) -> Result<usize, StoreError> {
-        self.with_db(|db| record::sweep(db, tree))
+        self.records()?.scan(tree, keys, visit)
     }
 
     /// Writes `batch` durably. Blocks; not for async callers.
@@ -179,7 +202,7 @@ impl Store {
         self.inner.committer.submit(Request::new(batch, durability, done)).await
     }
 
-    /// Finishes queued commits, closes the database and frees the lock; other clones answer [`StoreError::Closed`]
+    /// Finishes queued commits, closes the journal and frees the lock; other clones answer [`StoreError::Closed`]
     /// from then on. Blocks.
     pub fn close(&self) {
         self.inner.committer.stop();
@@ -189,31 +212,20 @@ impl Store {
     fn start(
         directory: &Path,
         identity: Identity,
-        db: sled::Db,
+        journal: Journal,
         lock: File,
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
-        let opened = Arc::new(RwLock::new(Some(Opened { db, _lock: lock })));
-        let committer = Committer::start(directory, Arc::clone(&opened), options.queue_commits)?;
+        let opened = RwLock::new(Some(Opened { records: journal.records(), _lock: lock }));
+        let marker = Marker::open(&marker_path(directory))?;
+        let committer =
+            Committer::start(directory, journal, marker, options.before_sync.clone(), options.queue_commits)?;
         Ok(Self { inner: Arc::new(Inner { directory: directory.into(), identity, opened, committer }) })
     }
 
-    /// A database that lost its identity or its newest commits must not vote: it would forget what it promised.
-    fn check_contents(&self, identity: &Identity) -> Result<(), StoreError> {
-        let directory = self.inner.directory.clone();
-        match self.get(META, IDENTITY)? {
-            Some(bytes) if bytes == identity.to_bytes() => {}
-            Some(_) => return Err(StoreError::Swapped { directory }),
-            None => {
-                return Err(StoreError::Wiped { directory, store: identity.store });
-            }
-        }
-        self.inner.committer.check_marker()
-    }
-
-    fn with_db<T>(&self, read: impl FnOnce(&sled::Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn records(&self) -> Result<Records, StoreError> {
         let opened = self.inner.opened.read().unwrap_or_else(PoisonError::into_inner);
-        read(&opened.as_ref().ok_or(StoreError::Closed)?.db)
+        opened.as_ref().map(|opened| opened.records.clone()).ok_or(StoreError::Closed)
     }
 }
 
@@ -234,25 +246,28 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn open_database(directory: &Path, options: &StoreOptions) -> Result<sled::Db, StoreError> {
-    let path = directory.join(DATABASE);
-    let config = sled::Config::new()
-        .path(&path)
-        .cache_capacity(options.cache_bytes)
-        // The ticker would hide a missing sync: the committer is the only one who flushes.
-        .flush_every_ms(None)
-        .use_compression(false)
-        .mode(sled::Mode::HighThroughput);
-    // The database asserts on some kinds of damage; a refusal with a reason is worth more than a crash.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(source)) => Err(StoreError::from_database(&path, source)),
-        Err(_) => Err(StoreError::Damaged { what: format!("the database in {}", path.display()) }),
-    }
+/// A journal that holds the identity and the records of `first`.
+fn create_journal(
+    directory: &Path,
+    identity: Identity,
+    mut first: Batch,
+    options: &StoreOptions,
+) -> Result<Journal, StoreError> {
+    first.put(META, IDENTITY, identity.to_bytes());
+    Journal::create(&directory.join(JOURNAL), identity.store, first.into_operations(), options.segment_bytes)
 }
 
-/// Folder of the database inside of the store's directory.
-const DATABASE: &str = "sled";
+/// Whether something was begun here that has no identity (yet).
+fn is_begun(directory: &Path) -> bool {
+    directory.join(JOURNAL).exists() || directory.join(legacy::DATABASE).exists()
+}
+
+fn marker_path(directory: &Path) -> PathBuf {
+    directory.join(JOURNAL).join("ACKNOWLEDGED")
+}
+
+/// Folder of the journal inside of the store's directory.
+const JOURNAL: &str = "journal";
 /// Tree of the store's own records.
 const META: &str = "store";
 const IDENTITY: &[u8] = b"identity";

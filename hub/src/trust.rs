@@ -1,16 +1,25 @@
 //! Who this hub is: the root of the trust domain, this node's issuing key and certificate, and the operator key that protects
 //! them on disk. Private keys are sealed with the operator key before they are written.
+//!
+//! What everybody trusts is decided in the state; the files here are what this node last saw of it, so that it can find the
+//! group again. [`Trust::follow`] makes them equal.
 
+mod keep;
 mod root;
+mod rotation;
 
-pub use self::root::SigningRoot;
+pub use self::{
+    keep::{Listeners, keep},
+    root::SigningRoot,
+    rotation::{RotationError, begin, finish, is_rotating, unready},
+};
 
 use std::{
     fs,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use windlass_hub_core::state::TrustRecord;
@@ -38,13 +47,22 @@ const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
 /// Life of a hub's own certificate; a new one is made at each start.
 const HUB_LIFE: Millis = Millis::from_secs(365 * 24 * 3600);
 
-/// Keys and certificates of this node.
+/// Keys and certificates of this node; replaced while it runs.
 #[derive(Debug)]
 pub struct Trust {
+    folder: PathBuf,
+    agent_life: Millis,
+    keys: RwLock<Arc<Keys>>,
+}
+
+/// What is used at one time.
+#[derive(Debug)]
+struct Keys {
     issuer: IssuingAuthority,
     bundle: TrustBundle,
     pin: RootPin,
-    agent_life: Millis,
+    /// The first root signed by the one before it, for those who know only that one; empty before the first rotation.
+    cross: String,
 }
 
 /// Keys or certificates cannot be made, read or written.
@@ -158,7 +176,7 @@ impl Trust {
     /// Fingerprint of the issuing key.
     #[must_use]
     pub fn issuer_digest(&self) -> Digest {
-        Digest(self.issuer.key().public().digest())
+        Digest(self.keys().issuer.key().public().digest())
     }
 
     /// Reads what [`Self::create`] wrote.
@@ -167,31 +185,26 @@ impl Trust {
     /// [`TrustError`] when a file is missing, or sealed with another operator key.
     pub fn load(config: &Config, sealer: &Sealer) -> Result<Self, TrustError> {
         let folder = folder(config);
-        let read = |name: &str| {
-            let path = folder.join(name);
-            fs::read_to_string(&path).map_err(io("read", &path))
-        };
-        let bundle = TrustBundle::from_pem(&read("root.pem")?)?;
-        let key = read_sealed(sealer, &folder.join("issuer.key.sealed"))?;
-        let issuer = IssuingAuthority::from_pem(&read("issuer.pem")?, KeyMaterial::from_pem(&key)?)?;
-        let pin = bundle.pins()?.first().copied().ok_or_else(|| TrustError::OperatorKey {
-            path: folder.join("root.pem"),
-            message: "the bundle holds no root".to_owned(),
-        })?;
+        let keys = Keys::load(&folder, sealer)?;
         let agent_life = Millis(u64::try_from(config.agent_certificate.as_millis()).unwrap_or(u64::MAX));
-        Ok(Self { issuer, bundle, pin, agent_life })
+        Ok(Self { folder, agent_life, keys: RwLock::new(Arc::new(keys)) })
     }
 
-    /// This hub's own identity for both listeners.
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// This hub's own identity for all listeners.
     ///
     /// # Errors
     /// [`TrustError::Identity`] when a name cannot stand in a certificate.
     pub fn hub_identity(&self, node: u64, names: &[String], now: Millis, serial: u128) -> Result<Identity, TrustError> {
+        let keys = self.keys();
         let key = KeyMaterial::generate()?;
         let names = HubNames::new(names)?;
         let validity = validity(now, HUB_LIFE)?;
-        let chain = self.issuer.issue_hub(&key.public(), &node.to_string(), &names, serial, validity)?;
-        Ok(Identity::new(&chain, key)?)
+        let chain = keys.issuer.issue_hub(&key.public(), &node.to_string(), &names, serial, validity)?;
+        Ok(Identity::new(&keys.shown(&chain), key)?)
     }
 
     /// A certificate chain (PEM) for an agent's key.
@@ -207,19 +220,19 @@ impl Trust {
         now: Millis,
     ) -> Result<String, TrustError> {
         let validity = validity(now, self.agent_life)?;
-        Ok(self.issuer.issue_agent(key, cluster, uid, u128::from_be_bytes(serial), validity)?)
+        Ok(self.keys().issuer.issue_agent(key, cluster, uid, u128::from_be_bytes(serial), validity)?)
     }
 
     /// The roots to trust.
     #[must_use]
-    pub const fn bundle(&self) -> &TrustBundle {
-        &self.bundle
+    pub fn bundle(&self) -> TrustBundle {
+        self.keys().bundle.clone()
     }
 
     /// What an agent checks before it has a bundle.
     #[must_use]
-    pub const fn pin(&self) -> RootPin {
-        self.pin
+    pub fn pin(&self) -> RootPin {
+        self.keys().pin
     }
 }
 

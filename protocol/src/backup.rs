@@ -141,8 +141,7 @@ pub fn check(input: impl Read) -> Result<Outside, BackupError> {
 /// `20260102-030405.windlass-backup`: the name of a backup that was begun at this time, in UTC.
 #[must_use]
 pub fn file_name(created_at: Millis) -> String {
-    let digits: String =
-        created_at.rfc3339().chars().filter(|char| char.is_ascii_digit() || *char == 'T').collect();
+    let digits: String = created_at.rfc3339().chars().filter(|char| char.is_ascii_digit() || *char == 'T').collect();
     format!("{}{SUFFIX}", digits.replace('T', "-"))
 }
 
@@ -300,7 +299,7 @@ impl<R: Read> FrameReader<R> {
         self.input.fill(&mut head)?;
         let [kind, length @ ..] = head;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > CHUNK_BYTES + TAG_BYTES || length < TAG_BYTES {
+        if !(TAG_BYTES..=CHUNK_BYTES + TAG_BYTES).contains(&length) {
             return Err(damaged("a chunk has a length that no chunk has"));
         }
         sealed.resize(length, 0);

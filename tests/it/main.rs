@@ -11,6 +11,7 @@ mod agent;
 mod backup;
 mod delivery;
 mod fleet;
+mod group;
 mod outage;
 mod peers;
 mod power;

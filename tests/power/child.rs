@@ -63,7 +63,12 @@ impl Load {
     async fn run(&self) -> Result<()> {
         let group = Group::new(&self.data);
         for id in MEMBERS {
-            if Store::peek(&self.data.join(id.to_string()).join("store"))?.is_none() {
+            let store = self.data.join(id.to_string()).join("store");
+            if Store::peek(&store)?.is_none() {
+                if store.exists() {
+                    // An interrupted creation: an operator is told to delete it, and so it is deleted.
+                    std::fs::remove_dir_all(&store)?;
+                }
                 group.create(id)?;
             }
             self.marks.mark(&format!("created {id}"));
@@ -128,6 +133,8 @@ impl Load {
                 }
                 if now.role == Role::Leader {
                     for (follower, index) in now.replicated {
+                        // What is not committed may have to give way to the entries of another leader.
+                        let index = index.min(now.applied);
                         if index > held.get(&follower).copied().flatten() {
                             held.insert(follower, index);
                             marks.mark(&format!("held {follower} {}", index.unwrap_or_default()));

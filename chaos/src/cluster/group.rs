@@ -194,6 +194,14 @@ impl Group {
         }
     }
 
+    /// Process id of a running hub.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&mut self, hub: usize) -> Result<u32> {
+        self.process(hub)?.pid().with_context(|| format!("hub {} does not run", hub + 1))
+    }
+
     /// Sends a signal to a running hub.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ pub(super) enum Route {
     /// `/apis/windlass.io/v1alpha1/hubbackup`
     HubBackup,
     HubToken,
+    HubTrust(Rotation),
     HubAction {
         node: String,
         action: HubAction,
@@ -66,6 +67,13 @@ pub(super) struct Target {
 pub(super) enum TargetPart {
     Whole,
     Status,
+}
+
+/// Steps of the replacement of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rotation {
+    Begin,
+    Finish,
 }
 
 /// Questions about accounts.
@@ -114,6 +122,8 @@ impl Route {
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
             ["apis", "windlass.io", "v1alpha1", "hubbackup"] => Some(Self::HubBackup),
             ["apis", "windlass.io", "v1alpha1", "hubtokens"] => Some(Self::HubToken),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "rotate"] => Some(Self::HubTrust(Rotation::Begin)),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "finish"] => Some(Self::HubTrust(Rotation::Finish)),
             ["apis", "windlass.io", "v1alpha1", "hubs", node, "remove"] => {
                 Some(Self::HubAction { node: (*node).to_owned(), action: HubAction::Remove })
             }

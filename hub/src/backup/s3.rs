@@ -93,7 +93,9 @@ pub enum S3Error {
         bucket: String,
     },
     /// The object is not there.
-    #[error("S3 at {service} has no object {name:?} in bucket {bucket:?}: `windlass admin backup list` names those that are there")]
+    #[error(
+        "S3 at {service} has no object {name:?} in bucket {bucket:?}: `windlass admin backup list` names those that are there"
+    )]
     NoObject {
         /// URL.
         service: String,
@@ -138,8 +140,7 @@ impl S3 {
                 options = options.with_root_certificate(certificate);
             }
         }
-        let retry =
-            RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_TIME_MAX, ..RetryConfig::default() };
+        let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_TIME_MAX, ..RetryConfig::default() };
         let region = settings.region.clone();
         let mut builder = match (&settings.access_key_file, &settings.secret_key_file) {
             (Some(id), Some(secret)) => AmazonS3Builder::new()
@@ -169,9 +170,8 @@ impl S3 {
             // Not every compatible service has it; retention removes one file a day.
             .with_disable_bulk_delete(true);
         if let Some(endpoint) = &settings.endpoint {
-            builder = builder
-                .with_endpoint(endpoint.trim_end_matches('/'))
-                .with_allow_http(endpoint.starts_with("http://"));
+            builder =
+                builder.with_endpoint(endpoint.trim_end_matches('/')).with_allow_http(endpoint.starts_with("http://"));
         }
         let client = builder.build().map_err(|error| bad("endpoint", error.to_string()))?;
         Ok(Self { client: Arc::new(client), settings: settings.clone() })

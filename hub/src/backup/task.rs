@@ -16,11 +16,7 @@ use windlass_protocol::{
     time::Millis,
 };
 
-use super::{
-    Backup, BackupError, BackupSource, S3Settings, Schedule, Summary,
-    destination::Destination,
-    s3::S3,
-};
+use super::{Backup, BackupError, BackupSource, S3Settings, Schedule, Summary, destination::Destination, s3::S3};
 use crate::replica::wall_clock;
 
 /// Name of the ConfigMap in the control namespace that says how scheduled backups went.
@@ -143,7 +139,8 @@ impl Backups {
             places.push(Destination::Directory(directory.clone()));
         }
         if let Some(s3) = &self.settings.s3 {
-            places.push(Destination::S3(S3::open(s3).map_err(BackupError::from).map_err(step("open the destination"))?));
+            places
+                .push(Destination::S3(S3::open(s3).map_err(BackupError::from).map_err(step("open the destination"))?));
         }
         let backup = Backup::take(&self.source, now).await.map_err(step("take the picture"))?;
         let (backup, name) = (Arc::new(backup), file_name(now));

@@ -61,9 +61,15 @@ impl World {
         let uids = ["1", "2", "3"].map(str::to_owned).to_vec();
         let trust_domain = "fleet.example".to_owned();
         world.apply(Command::Bootstrap { cluster_id: "old".to_owned(), trust_domain, uids });
-        world.create(Kind::Cluster, "", "east", CLUSTER, &json!({
-            "apiVersion": "windlass.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "east"},
-        }));
+        world.create(
+            Kind::Cluster,
+            "",
+            "east",
+            CLUSTER,
+            &json!({
+                "apiVersion": "windlass.io/v1alpha1", "kind": "Cluster", "metadata": {"name": "east"},
+            }),
+        );
         world
     }
 
@@ -93,10 +99,16 @@ impl World {
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"k": "aHVudGVyMg=="}}),
         ];
         let (digest, _lease) = self.bundles.put(&manifests).unwrap();
-        self.create(Kind::Application, "argocd", name, name, &json!({
-            "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
-            "spec": {"destination": {"name": "east"}},
-        }));
+        self.create(
+            Kind::Application,
+            "argocd",
+            name,
+            name,
+            &json!({
+                "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
+                "spec": {"destination": {"name": "east"}},
+            }),
+        );
         let automated = Some(Automated { prune: true, self_heal: true, allow_empty: false });
         let change = TargetChange {
             application: NamespacedName::new("argocd", name),

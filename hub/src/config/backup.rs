@@ -46,9 +46,7 @@ pub(super) fn resolve(file: BackupFile) -> Result<(Option<Settings>, S3Settings)
         (Some(_), Some(_)) => {
             return Err(bad("backup.schedule", "give it or backup.every_seconds, not both".to_owned()));
         }
-        (Some(pattern), None) => {
-            Schedule::cron(&pattern).map_err(|error| bad("backup.schedule", error.to_string()))?
-        }
+        (Some(pattern), None) => Schedule::cron(&pattern).map_err(|error| bad("backup.schedule", error.to_string()))?,
         (None, Some(seconds @ 1..=PERIOD_SECONDS_MAX)) => Schedule::Every(Millis::from_secs(seconds)),
         (None, Some(seconds)) => {
             let message = format!("{seconds} is out of range: 1 to {PERIOD_SECONDS_MAX} (a year)");

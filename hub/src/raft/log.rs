@@ -66,10 +66,6 @@ struct Shared {
 impl LogStore {
     /// Reads and verifies the whole log. Blocks; the log is bounded by the compaction limits.
     pub(super) fn load(store: Store) -> Result<Self, LogError> {
-        let torn = store.sweep(LOG)?;
-        if torn > 0 {
-            tracing::warn!(torn, "entries that were cut short by a crash were dropped; they were never acknowledged");
-        }
         let purged = read_log_id(&store, PURGED)?;
         let committed = read_log_id(&store, COMMITTED)?;
         let mut index = LogIndex::new(purged, committed);
@@ -94,6 +90,26 @@ impl LogStore {
         }
         store.commit(stale)?;
         Ok(Self { shared: Arc::new(Shared { store, index: Mutex::new(index) }) })
+    }
+
+    /// Gives up a log that does not lead to `snapshot`, the last entry in the newest good snapshot: what a crash leaves
+    /// between a snapshot of another leader and the removal of the entries that it replaces. Blocks.
+    pub(super) fn reconcile(&self, snapshot: Option<&LogId>) -> Result<(), LogError> {
+        let mut index = self.index();
+        let Some(snapshot) = snapshot.filter(|snapshot| index.purged.as_ref() < Some(snapshot)) else {
+            return Ok(());
+        };
+        if index.leads_to(snapshot) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(META, PURGED, codec::encode_log_id(Some(snapshot)));
+        for at in index.truncate(0) {
+            batch.remove(LOG, &key(at));
+        }
+        index.purge(*snapshot);
+        tracing::warn!(index = snapshot.index, "the log was replaced by a newer snapshot");
+        Ok(self.shared.store.commit(batch)?)
     }
 
     /// Refuses a log that does not continue at `snapshot`, the last entry in the newest good snapshot, or that ends
@@ -124,7 +140,7 @@ impl LogStore {
     }
 
     /// Reads entries of `[start, end)`, stopping before `bytes_max` is exceeded but never before the first entry. On
-    /// the caller's thread: almost always from the cache, else a few pages of the database.
+    /// the caller's thread: almost always from the cache, else from the journal.
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         // What is found only on disk is read without the lock: the committer needs it to report.
         let found = self.index().lookup(start, end, bytes_max);

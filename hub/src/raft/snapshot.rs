@@ -31,8 +31,6 @@ pub(super) struct SnapshotFile {
     pub(super) path: PathBuf,
     /// Bytes of the whole file.
     pub(super) length: u64,
-    /// Received from a peer and not published yet: installing moves it instead of copying it.
-    pub(super) incoming: bool,
 }
 
 /// Why a snapshot cannot be used.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::snapshot::SnapshotFolder;
 use super::state_machine::StateMachine;
 use super::types::{Config, StorageError};
 use super::*;
-use crate::store::{Identity, Store, StoreId, StoreOptions};
+use crate::store::{Identity, Store, StoreId, StoreOptions, SyncHook};
 
 /// Keeps every command: the state is the history.
 #[derive(Default)]
@@ -281,12 +282,16 @@ async fn a_panic_in_the_machine_stops_the_node_and_says_where() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_disk_stops_the_node_and_acknowledges_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let (node, _machine) = start_alone(config(directory.path())).await;
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&broken);
+    let sync = move || if seen.load(Ordering::Relaxed) { Err(std::io::Error::other("full")) } else { Ok(()) };
+    let options = StoreOptions { before_sync: Some(SyncHook(Arc::new(sync))), ..StoreOptions::default() };
+    let store = Store::create(&directory.path().join("store"), identity(1), &options).unwrap();
+    let machine = Arc::new(History::default());
+    let node = RaftNode::start(config(directory.path()), store, machine, Arc::new(NoPeers)).await.unwrap();
     node.bootstrap(members(&[1])).await.unwrap();
     lead(&node).await;
-    let overflow = directory.path().join("store/sled/blobs");
-    std::fs::remove_dir(&overflow).unwrap();
-    std::fs::write(&overflow, "not a folder").unwrap();
+    broken.store(true, Ordering::Relaxed);
     let refused = node.propose(b"a".to_vec()).await.unwrap_err();
     assert!(matches!(&refused, ProposeError::Stopped { .. }), "{refused}");
     let status = until(&node, "stops", |status| status.role == Role::Stopped).await;

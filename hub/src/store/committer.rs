@@ -1,19 +1,18 @@
 //! The one thread that writes: group commit.
 //!
-//! It takes what is queued, applies it in order, flushes the database, syncs the database file through a handle of its
-//! own (the flush is not a sync), moves the acknowledgement marker, and only then completes the callers. The
-//! database's own asynchronous flush is never used: it deadlocks under load.
+//! It takes what is queued, writes it in order as one frame of the journal, syncs it, moves the acknowledgement marker,
+//! and only then completes the callers.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
+use super::journal::Journal;
 use super::marker::Marker;
-use super::{Completion, DATABASE, META, Opened, StoreError, disk, record};
+use super::{Completion, StoreError, SyncHook};
 
 /// Writes that are applied together and in order. A crash keeps a prefix of them: order them so that every prefix is
 /// sound.
@@ -38,9 +37,17 @@ impl Batch {
 
     /// What a record may not be is found before it is queued: a refused batch must not stop the store.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        for operation in &self.operations {
+            let size = operation.content.as_deref().unwrap_or_default().len();
+            check_size("the name of a tree", operation.tree.len(), "store.tree_bytes", TREE_MAX)?;
+            check_size("the key of a record", operation.key.len(), "store.key_bytes", KEY_MAX)?;
+            check_size("a record", size, "store.record_bytes", RECORD_MAX)?;
+        }
+        check_size("a batch", self.bytes, "store.batch_bytes", BATCH_MAX)
+    }
+
+    pub(super) fn into_operations(self) -> Vec<Operation> {
         self.operations
-            .iter()
-            .try_for_each(|operation| record::check(&operation.key, operation.content.as_deref().unwrap_or_default()))
     }
 
     /// Removes `key`.
@@ -59,11 +66,12 @@ pub enum Durability {
     Ordered,
 }
 
+/// One write or removal.
 #[derive(Debug)]
-struct Operation {
-    tree: &'static str,
-    key: Vec<u8>,
-    content: Option<Vec<u8>>,
+pub(super) struct Operation {
+    pub(super) tree: &'static str,
+    pub(super) key: Vec<u8>,
+    pub(super) content: Option<Vec<u8>>,
 }
 
 pub(super) struct Request {
@@ -86,38 +94,23 @@ enum Message {
 pub(super) struct Committer {
     queue: mpsc::Sender<Message>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    directory: PathBuf,
-    /// Newest acknowledged commit by the marker, and newest commit in the database, both when it was opened.
-    at_open: (u64, u64),
 }
 
 impl Committer {
     pub(super) fn start(
         directory: &Path,
-        opened: Arc<RwLock<Option<Opened>>>,
+        journal: Journal,
+        marker: Marker,
+        before_sync: Option<SyncHook>,
         queue_commits: usize,
     ) -> Result<Self, StoreError> {
-        let marker = Marker::open(directory)?;
-        let commit = read_commit(&opened)?;
-        let at_open = (marker.last(), commit);
-        let database = directory.join(DATABASE);
-        let path = database.join("db");
-        let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
         let (queue, requests) = mpsc::channel(queue_commits.max(1));
-        let writer = Writer { opened, file, path, overflow: database.join("blobs"), marker, commit, failure: None };
+        let writer = Writer { journal, marker, before_sync, failure: None };
         let thread = std::thread::Builder::new()
             .name("store-committer".into())
             .spawn(move || writer.run(requests))
             .map_err(StoreError::io("start the committer of", directory))?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)), directory: directory.into(), at_open })
-    }
-
-    pub(super) fn check_marker(&self) -> Result<(), StoreError> {
-        let (acknowledged, found) = self.at_open;
-        if found < acknowledged {
-            return Err(StoreError::LostCommits { directory: self.directory.clone(), found, acknowledged });
-        }
-        Ok(())
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) async fn submit(&self, request: Request) -> Result<(), StoreError> {
@@ -154,12 +147,9 @@ impl Committer {
 }
 
 struct Writer {
-    opened: Arc<RwLock<Option<Opened>>>,
-    file: File,
-    path: PathBuf,
-    overflow: PathBuf,
+    journal: Journal,
     marker: Marker,
-    commit: u64,
+    before_sync: Option<SyncHook>,
     failure: Option<String>,
 }
 
@@ -190,8 +180,11 @@ impl Writer {
             }
             self.commit_group(group);
         }
-        if let Err(error) = self.flush().and_then(|()| self.marker.sync()) {
-            tracing::error!(error = &error as &dyn std::error::Error, "the last flush of the store failed");
+        if self.failure.is_none() && self.journal.has_waiting() {
+            self.commit_group(VecDeque::from([Request::new(Batch::new(), Durability::Synced, Box::new(|_| ()))]));
+        }
+        if let Err(error) = self.marker.sync() {
+            tracing::error!(error = &error as &dyn std::error::Error, "the last sync of the store failed");
         }
     }
 
@@ -203,77 +196,32 @@ impl Writer {
             return;
         }
         let synced = group.iter().any(|request| request.durability == Durability::Synced);
-        match self.write(&group, synced) {
-            Ok(()) => group.into_iter().for_each(|request| (request.done)(Ok(()))),
+        let mut operations = Vec::new();
+        let mut waiting = Vec::new();
+        for request in group {
+            operations.extend(request.batch.into_operations());
+            waiting.push(request.done);
+        }
+        match self.write(operations, synced) {
+            Ok(()) => waiting.into_iter().for_each(|done| done(Ok(()))),
             Err(error) => {
                 let reason = describe(&error);
                 tracing::error!(reason, "the store stops: a write failed");
                 self.failure = Some(reason.clone());
-                for request in group {
-                    (request.done)(Err(StoreError::Stopped { reason: reason.clone() }));
+                for done in waiting {
+                    done(Err(StoreError::Stopped { reason: reason.clone() }));
                 }
             }
         }
     }
 
-    fn write(&mut self, group: &VecDeque<Request>, synced: bool) -> Result<(), StoreError> {
-        {
-            let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-            let db = &opened.as_ref().ok_or(StoreError::Closed)?.db;
-            for operation in group.iter().flat_map(|request| &request.batch.operations) {
-                match &operation.content {
-                    Some(content) => record::put(db, operation.tree, &operation.key, content)?,
-                    None => record::remove(db, operation.tree, &operation.key)?,
-                }
-            }
-            if synced {
-                record::put(db, META, COMMIT, &(self.commit + 1).to_be_bytes())?;
-            }
+    fn write(&mut self, operations: Vec<Operation>, synced: bool) -> Result<(), StoreError> {
+        if !synced {
+            self.journal.apply(operations);
+            return Ok(());
         }
-        if synced {
-            self.flush()?;
-            self.commit += 1;
-            self.marker.write(self.commit)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), StoreError> {
-        {
-            let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-            let db = &opened.as_ref().ok_or(StoreError::Closed)?.db;
-            db.flush().map_err(|error| StoreError::from_database(&self.path, error))?;
-        }
-        self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
-        self.sync_overflow()
-    }
-
-    /// No page should ever be large enough to land in a file of its own. Should one all the same, that file is synced
-    /// before anything is acknowledged, and said so.
-    fn sync_overflow(&self) -> Result<(), StoreError> {
-        let mut entries = match std::fs::read_dir(&self.overflow) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(StoreError::io("list", &self.overflow)(error)),
-        };
-        if entries.next().is_some() {
-            let files = disk::sync_files(&self.overflow)?;
-            tracing::warn!(files, "the database wrote pages beside its file; they were synced");
-        }
-        Ok(())
-    }
-}
-
-fn read_commit(opened: &RwLock<Option<Opened>>) -> Result<u64, StoreError> {
-    let opened = opened.read().unwrap_or_else(PoisonError::into_inner);
-    let db = &opened.as_ref().ok_or(StoreError::Closed)?.db;
-    match record::get(db, META, COMMIT)? {
-        Some(bytes) => {
-            let bytes = <[u8; 8]>::try_from(bytes)
-                .map_err(|_| StoreError::Damaged { what: "the commit number of the store".into() })?;
-            Ok(u64::from_be_bytes(bytes))
-        }
-        None => Ok(0),
+        self.journal.commit(operations, self.before_sync.as_ref())?;
+        self.marker.write(self.journal.sequence())
     }
 }
 
@@ -284,7 +232,19 @@ fn describe(error: &StoreError) -> String {
     }
 }
 
-const COMMIT: &[u8] = b"commit";
+fn check_size(what: &'static str, size: usize, limit: &'static str, maximum: usize) -> Result<(), StoreError> {
+    if size > maximum {
+        return Err(StoreError::TooLarge { what, size, limit, maximum });
+    }
+    Ok(())
+}
+
+const TREE_MAX: usize = 64;
+const KEY_MAX: usize = 256;
+/// A log entry (1 MiB) with room for its frame.
+const RECORD_MAX: usize = 2 << 20;
+/// Batches share frames, and a frame is written at once.
+const BATCH_MAX: usize = 64 << 20;
 /// Most commits in one group. Beyond a few hundred the sync is no longer what costs.
 const GROUP_COMMITS: usize = 256;
 /// Most bytes in one group: bounds how long the first caller waits for the last.

@@ -20,16 +20,16 @@ pub enum StoreError {
     #[error("{} has store format {found}, this release reads up to {supported}; start the newer release, a downgrade is not possible", directory.display())]
     Newer { directory: PathBuf, found: u32, supported: u32 },
     /// The directory of another cluster or node.
-    #[error("{} belongs to {found}, but {expected} was expected; point `data_dir` at this node's own directory", directory.display())]
+    #[error("{} belongs to {found}, but {expected} was expected; name this node's own directory", directory.display())]
     Foreign { directory: PathBuf, found: String, expected: String },
-    /// The identity file is there, the database is not.
-    #[error("{}: the database of store {store} is gone or empty, the disk was wiped; remove this node from the cluster and join it again under a new id", directory.display())]
+    /// The identity file is there, the journal is not.
+    #[error("{}: the journal of store {store} is gone or empty, the disk was wiped; remove this node from the cluster and join it again under a new id", directory.display())]
     Wiped { directory: PathBuf, store: StoreId },
-    /// The identity file and the database do not belong together.
-    #[error("{}: the database belongs to another store than the file STORE says; restore the directory as a whole, or join this node again under a new id", directory.display())]
+    /// The identity file and the journal do not belong together.
+    #[error("{}: the journal belongs to another store than the file STORE says; restore the directory as a whole, or join this node again under a new id", directory.display())]
     Swapped { directory: PathBuf },
     /// Acknowledged commits are missing.
-    #[error("{}: the database ends at commit {found}, but commit {acknowledged} was acknowledged; the newest writes are lost (damaged or cut file), so this node may not vote: remove it from the cluster and join it again under a new id", directory.display())]
+    #[error("{}: the journal ends at commit {found}, but commit {acknowledged} was acknowledged; the newest writes are lost (damaged or cut file), so this node may not vote: remove it from the cluster and join it again under a new id", directory.display())]
     LostCommits { directory: PathBuf, found: u64, acknowledged: u64 },
     /// A checksum does not match, or the structure is broken.
     #[error(

@@ -1,7 +1,7 @@
-//! Whose store this is: the file `STORE` and its copy inside of the database.
+//! Whose store this is: the file `STORE` and its copy inside of the journal.
 //!
 //! Two copies because they tell different stories: the file says what the directory should hold before anything is
-//! opened; the record says what the database really is. A node whose disk was wiped must not come back under its old
+//! opened; the record says what the journal really is. A node whose disk was wiped must not come back under its old
 //! id, since it would deny votes and entries that it has acknowledged.
 
 use std::fmt;
@@ -80,6 +80,13 @@ impl Identity {
         [self.cluster.0.as_slice(), &self.node.to_be_bytes(), self.store.0.as_slice()].concat()
     }
 
+    /// Whether the directory was written by a release that kept its records in the database.
+    pub(super) fn is_legacy(directory: &Path) -> Result<bool, StoreError> {
+        let path = directory.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+        Ok(text.starts_with("windlass store format 1\n"))
+    }
+
     /// Reads `STORE`; `None` when the directory or the file does not exist.
     pub(super) fn load(directory: &Path) -> Result<Option<Self>, StoreError> {
         let path = directory.join(FILE);
@@ -137,4 +144,5 @@ fn checksum(body: &str) -> String {
 
 const FILE: &str = "STORE";
 /// Format of the directory: raised when an older release could not read it any more.
-const FORMAT: u32 = 1;
+/// 1 was the database, 2 is the journal.
+const FORMAT: u32 = 2;

@@ -1,9 +1,9 @@
-//! The acknowledgement marker: a few bytes beside the database that say which commit was acknowledged last.
+//! The acknowledgement marker: a few bytes beside the journal that say which commit was acknowledged last.
 //!
-//! When the database finds a damaged block near its end it takes it for a torn write and silently forgets everything
-//! after it. The marker is written after a commit was synced and before it is acknowledged, so a database that is
-//! behind its marker has lost acknowledged writes. The marker itself is not synced on each commit: after a power cut
-//! it may be older than the truth, which only makes it a weaker witness, never a false one.
+//! A damaged frame at the very end of the journal looks like a write that a crash cut short. The marker is written after
+//! a commit was synced and before it is acknowledged, so a journal that is behind its marker has lost acknowledged
+//! writes. The marker itself is not synced on each commit: after a power cut it may be older than the truth, which only
+//! makes it a weaker witness, never a false one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,28 +15,28 @@ use super::StoreError;
 pub(super) struct Marker {
     path: PathBuf,
     file: File,
-    last: u64,
 }
 
 impl Marker {
-    /// Opens or makes the marker of the store in `directory`.
-    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.join("ACKNOWLEDGED");
+    /// What the marker at `path` says, 0 when there is none. Changes nothing.
+    pub(super) fn peek(path: &Path) -> Result<u64, StoreError> {
+        match File::open(path) {
+            Ok(file) => Ok(newest(&file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(StoreError::io("open", path)(error)),
+        }
+    }
+
+    /// Opens or makes the marker at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        // Two slots written in turn: a torn write spoils one of them, the other is one commit older.
-        let last = (0..SLOTS).filter_map(|slot| read_slot(&file, slot)).max().unwrap_or(0);
-        Ok(Self { path, file, last })
-    }
-
-    /// The newest commit that was acknowledged, 0 for none.
-    pub(super) fn last(&self) -> u64 {
-        self.last
+            .open(path)
+            .map_err(StoreError::io("open", path))?;
+        Ok(Self { path: path.into(), file })
     }
 
     pub(super) fn write(&mut self, commit: u64) -> Result<(), StoreError> {
@@ -46,14 +46,17 @@ impl Marker {
         head.copy_from_slice(&number);
         tail.copy_from_slice(&checksum(number));
         let offset = (commit % SLOTS) * SLOT_STRIDE;
-        self.file.write_all_at(&slot, offset).map_err(StoreError::io("write", &self.path))?;
-        self.last = commit;
-        Ok(())
+        self.file.write_all_at(&slot, offset).map_err(StoreError::io("write", &self.path))
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))
     }
+}
+
+/// Two slots are written in turn: a torn write spoils one of them, the other is one commit older.
+fn newest(file: &File) -> u64 {
+    (0..SLOTS).filter_map(|slot| read_slot(file, slot)).max().unwrap_or(0)
 }
 
 fn read_slot(file: &File, slot: u64) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
@@ -15,21 +16,21 @@ fn identity() -> Identity {
     Identity { cluster: id(1), node: 7, store: id(2) }
 }
 
-fn create(directory: &Path) -> Store {
+pub(super) fn create(directory: &Path) -> Store {
     Store::create(directory, identity(), &StoreOptions::default()).unwrap()
 }
 
-fn open(directory: &Path) -> Result<Store, StoreError> {
+pub(super) fn open(directory: &Path) -> Result<Store, StoreError> {
     Store::open(directory, &StoreOptions::default())
 }
 
-fn put(store: &Store, key: &str, content: Vec<u8>) {
+pub(super) fn put(store: &Store, key: &str, content: Vec<u8>) {
     let mut batch = Batch::new();
     batch.put(TREE, key.as_bytes(), content);
     store.commit(batch).unwrap();
 }
 
-fn contents(store: &Store) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+pub(super) fn contents(store: &Store) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
     let mut found = BTreeMap::new();
     store.scan(TREE, Vec::new()..=vec![0xff], &mut |key, content| {
         found.insert(String::from_utf8_lossy(key).into_owned(), content);
@@ -38,7 +39,7 @@ fn contents(store: &Store) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
     Ok(found)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -56,10 +57,10 @@ fn message(result: Result<Store, StoreError>) -> String {
 }
 
 #[test]
-fn records_of_any_size_come_back_and_stay_below_the_value_limit() {
+fn records_of_any_size_come_back() {
     let directory = tempfile::tempdir().unwrap();
     let store = create(directory.path());
-    let sizes = [0, 1, 4_065, 4_066, 4_067, 4_096, 4_097, 100_000, 1 << 20];
+    let sizes = [0, 1, 4_096, 100_000, 1 << 20, 2 << 20];
     let content = |size: usize, seed: usize| {
         (0..size).map(|at| u8::try_from((at * 31 + seed) % 253).unwrap()).collect::<Vec<u8>>()
     };
@@ -83,16 +84,6 @@ fn records_of_any_size_come_back_and_stay_below_the_value_limit() {
     assert_eq!(store.get(TREE, b"shrinks").unwrap().unwrap(), content(10, 1));
     assert_eq!(store.get(TREE, b"goes").unwrap(), None);
     assert_eq!(contents(&store).unwrap().len(), sizes.len() + 1);
-    assert_eq!(store.sweep(TREE).unwrap(), 0, "old parts went with their records");
-    drop(store);
-
-    assert_eq!(std::fs::read_dir(directory.path().join("sled/blobs")).unwrap().count(), 0);
-    let db = sled::open(directory.path().join("sled")).unwrap();
-    for name in db.tree_names() {
-        for item in db.open_tree(name).unwrap().iter() {
-            assert!(item.unwrap().1.len() <= 4_096);
-        }
-    }
 }
 
 #[test]
@@ -106,42 +97,35 @@ fn a_record_that_breaks_a_limit_is_refused_and_the_store_goes_on() {
     put(&store, "key", b"fine".to_vec());
 }
 
-/// Makes every later flush fail: the folder it has to look into is not a folder any more.
-fn break_disk(directory: &Path) {
-    std::fs::remove_dir(directory.join("sled/blobs")).unwrap();
-    std::fs::write(directory.join("sled/blobs"), "not a folder").unwrap();
+/// A store whose syncs fail while `broken` is set.
+fn breakable(directory: &Path) -> (Store, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&broken);
+    let sync = move || {
+        if seen.load(Ordering::Relaxed) { Err(std::io::Error::other("the cable is loose")) } else { Ok(()) }
+    };
+    let options = StoreOptions { before_sync: Some(SyncHook(Arc::new(sync))), ..StoreOptions::default() };
+    (Store::create(directory, identity(), &options).unwrap(), broken)
 }
 
 #[test]
 fn after_a_failed_write_nothing_is_acknowledged_any_more() {
     let directory = tempfile::tempdir().unwrap();
-    let store = create(directory.path());
+    let (store, broken) = breakable(directory.path());
     put(&store, "before", b"1".to_vec());
-    break_disk(directory.path());
+    broken.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let mut batch = Batch::new();
         batch.put(TREE, b"after", b"2".to_vec());
         let error = store.commit(batch).unwrap_err().to_string();
-        assert!(error.contains("the store stopped after a failed write (cannot list"), "{error}");
+        assert!(error.contains("the store stopped after a failed write (cannot sync"), "{error}");
         // Also when the cause is gone: what a failed sync left behind is unknown.
-        drop(std::fs::remove_file(directory.path().join("sled/blobs")));
+        broken.store(false, Ordering::Relaxed);
     }
     assert_eq!(store.get(TREE, b"before").unwrap().unwrap(), b"1");
-}
-
-#[test]
-fn parts_without_a_head_are_swept() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = create(directory.path());
-    put(&store, "whole", vec![1; 10_000]);
+    assert_eq!(store.get(TREE, b"after").unwrap(), None);
     drop(store);
-    let db = sled::open(directory.path().join("sled")).unwrap();
-    db.open_tree("test.parts").unwrap().insert([0xee; 12], b"left by a crash").unwrap();
-    drop(db);
-    let store = open(directory.path()).unwrap();
-    assert_eq!(store.sweep(TREE).unwrap(), 1);
-    assert_eq!(store.sweep(TREE).unwrap(), 0);
-    assert_eq!(store.get(TREE, b"whole").unwrap().unwrap(), vec![1; 10_000]);
+    assert_eq!(open(directory.path()).unwrap().get(TREE, b"before").unwrap().unwrap(), b"1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +174,7 @@ fn a_newer_or_changed_identity_file_is_refused() {
     let file = directory.path().join("STORE");
     let text = std::fs::read_to_string(&file).unwrap();
     for (changed, expected) in [
-        (text.replace("format 1", "format 2"), "has store format 2, this release reads up to 1"),
+        (text.replace("format 2", "format 3"), "has store format 3, this release reads up to 2"),
         (text.replace("node 7", "node 8"), "is damaged"),
         (text.replace("checksum", "checksun"), "is damaged"),
         (String::new(), "is damaged"),
@@ -209,9 +193,9 @@ fn a_wiped_swapped_or_half_made_store_is_recognised() {
     drop(create(first.path()));
     let other = Identity { store: id(5), ..identity() };
     drop(Store::create(second.path(), other, &StoreOptions::default()).unwrap());
-    std::fs::remove_dir_all(first.path().join("sled")).unwrap();
+    std::fs::remove_dir_all(first.path().join("journal")).unwrap();
     assert!(message(open(first.path())).contains("the disk was wiped"));
-    copy(&second.path().join("sled"), &first.path().join("sled"));
+    copy(&second.path().join("journal"), &first.path().join("journal"));
     assert!(message(open(first.path())).contains("belongs to another store than the file STORE says"));
     std::fs::remove_file(second.path().join("STORE")).unwrap();
     assert!(message(open(second.path())).contains("holds no store"));
@@ -219,45 +203,16 @@ fn a_wiped_swapped_or_half_made_store_is_recognised() {
 }
 
 #[test]
-fn a_database_behind_its_acknowledgements_is_refused() {
-    let (directory, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = create(directory.path());
-    put(&store, "a", b"1".to_vec());
-    drop(store);
-    copy(&directory.path().join("sled"), old.path());
-    let store = open(directory.path()).unwrap();
-    put(&store, "b", b"2".to_vec());
-    drop(store);
-    std::fs::remove_dir_all(directory.path().join("sled")).unwrap();
-    copy(old.path(), &directory.path().join("sled"));
-    let error = message(open(directory.path()));
-    assert!(error.contains("ends at commit 2, but commit 3 was acknowledged"), "{error}");
-}
-
-/// Wherever a bit flips in the database file: either everything is there, or the store or the record is refused.
-#[test]
-fn no_flipped_bit_loses_or_changes_a_record_silently() {
+fn a_journal_behind_its_acknowledgements_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = create(directory.path());
-    for number in 0..40 {
-        put(&store, &format!("{number:02}"), vec![number; 100 + usize::from(number) * 150]);
-    }
-    let expected = contents(&store).unwrap();
+    put(&store, "a", b"1".to_vec());
+    let segment = directory.path().join("journal/segment-0000000000000000.journal");
+    let whole = std::fs::metadata(&segment).unwrap().len();
+    put(&store, "b", b"2".to_vec());
     drop(store);
-    let database = std::fs::read(directory.path().join("sled/db")).unwrap();
-    let used = database.iter().rposition(|byte| *byte != 0).unwrap();
-    let mut refused = 0;
-    for at in (0..used).step_by((used / 120).max(1)) {
-        let broken = tempfile::tempdir().unwrap();
-        copy(directory.path(), broken.path());
-        let mut bytes = database.clone();
-        bytes[at] ^= 0x08;
-        std::fs::write(broken.path().join("sled/db"), bytes).unwrap();
-        let outcome = open(broken.path()).and_then(|store| contents(&store));
-        match outcome {
-            Ok(found) => assert!(found == expected, "silently different after a flip at byte {at}"),
-            Err(_) => refused += 1,
-        }
-    }
-    assert!(refused > 0, "some of these bytes matter");
+    File::options().write(true).open(&segment).unwrap().set_len(whole).unwrap();
+    let error = message(open(directory.path()));
+    assert!(error.contains("ends at commit 2, but commit 3 was acknowledged"), "{error}");
+    assert_eq!(std::fs::metadata(&segment).unwrap().len(), whole, "an unchanged disk");
 }

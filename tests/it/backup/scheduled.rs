@@ -66,14 +66,7 @@ fn scheduled_backups_are_kept_in_a_directory_and_in_s3() -> Result<()> {
 }
 
 /// From S3, and every way in which that fails.
-fn restore(
-    group: &Group,
-    s3: &S3Server,
-    folder: &Workdir,
-    id: &Path,
-    secret: &Path,
-    kubeconfig: &Path,
-) -> Result<()> {
+fn restore(group: &Group, s3: &S3Server, folder: &Workdir, id: &Path, secret: &Path, kubeconfig: &Path) -> Result<()> {
     let names = ours(&s3.bucket("backups").join("fleet"));
     ensure!(!names.is_empty() && names.len() <= 3, "{names:?}");
     let newest = names.last().context("a backup")?;
@@ -81,9 +74,20 @@ fn restore(
     let data = folder.join("restored");
     let check = |backup: &str, secret: &Path, endpoint: &str, expect: &[&str]| -> Result<()> {
         let words = [
-            "restore", "--backup", backup, "--data", text(&data)?, "--operator-key-file", text(&key)?,
-            "--s3-path-style", "--s3-endpoint", endpoint, "--s3-access-key-file", text(id)?,
-            "--s3-secret-key-file", text(secret)?,
+            "restore",
+            "--backup",
+            backup,
+            "--data",
+            text(&data)?,
+            "--operator-key-file",
+            text(&key)?,
+            "--s3-path-style",
+            "--s3-endpoint",
+            endpoint,
+            "--s3-access-key-file",
+            text(id)?,
+            "--s3-secret-key-file",
+            text(secret)?,
         ];
         let said = run("windlass-hub", kubeconfig, &words)?;
         if expect.is_empty() {

@@ -13,9 +13,8 @@ async fn only_the_newest_of_ours_are_kept() {
     }
     let place = Destination::Directory(folder.path().to_owned());
     let backup = Arc::new(world.backup());
-    let names: Vec<String> = (0..5)
-        .map(|day| windlass_protocol::backup::file_name(NOW.plus(Millis::from_secs(day * 86_400))))
-        .collect();
+    let names: Vec<String> =
+        (0..5).map(|day| windlass_protocol::backup::file_name(NOW.plus(Millis::from_secs(day * 86_400)))).collect();
     for name in &names {
         let summary = place.save(name, &backup).await.unwrap();
         assert_eq!(summary.bytes, std::fs::metadata(folder.path().join(name)).unwrap().len());

@@ -44,6 +44,11 @@ impl LogIndex {
         self.entries.last_key_value().map(|(_, position)| position.id).or(self.purged)
     }
 
+    /// Whether the entry `id` is part of this log, so that what follows it here follows it rightly.
+    pub(super) fn leads_to(&self, id: &LogId) -> bool {
+        self.entries.get(&id.index).is_some_and(|position| position.id == *id)
+    }
+
     /// Takes up an entry that was read from disk: nothing may be missing before it.
     pub(super) fn load(&mut self, id: LogId, bytes: usize) -> Result<(), LogError> {
         let expected = self.last_id().map_or(0, |last| last.index + 1);

@@ -125,3 +125,31 @@ async fn a_message_is_bounded_in_bytes_but_never_empty() {
     assert_eq!(log.limited_get_log_entries(2, 3).await.unwrap(), [large(2)]);
     assert_eq!(log.try_get_log_entries(0..4).await.unwrap().len(), 4);
 }
+
+#[tokio::test]
+async fn a_log_that_a_snapshot_of_another_leader_replaces_is_given_up() {
+    let (_directory, store) = written(&[(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)], &[(COMMITTED, id(1, 1))]);
+    let mut log = LogStore::load(store.clone()).unwrap();
+    log.reconcile(Some(&id(1, 3))).unwrap();
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(1, 4)), "this one leads to it");
+    log.reconcile(Some(&id(2, 3))).unwrap();
+    for mut log in [log, LogStore::load(store).unwrap()] {
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(2, 3)), Some(id(2, 3))));
+        log.check_against(Some(&id(2, 3))).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_restarts_has_to_be_elected_again() {
+    let (_directory, store) = store();
+    let mut log = LogStore::load(store).unwrap();
+    for (saved, read) in [
+        (Vote::new_committed(3, 1), Vote::new(3, 1)),
+        (Vote::new(3, 1), Vote::new(3, 1)),
+        (Vote::new_committed(4, 2), Vote::new_committed(4, 2)),
+    ] {
+        log.save_vote(&saved).await.unwrap();
+        assert_eq!(log.read_vote().await.unwrap(), Some(read));
+    }
+}

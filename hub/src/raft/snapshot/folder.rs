@@ -85,19 +85,30 @@ impl SnapshotFolder {
         self.keep(meta, SnapshotFile::at(&path)?, KEPT)
     }
 
-    /// Publishes a received snapshot; it becomes the only one, since the log behind older ones does not lead to it.
-    /// An incoming file was verified when its last byte came; any other is verified here. Blocks.
+    /// Gives a received and verified snapshot its final name, durably. It is offered to the library only afterwards: the
+    /// library purges the log up to a snapshot while that is still being installed, and a crash in between would leave
+    /// neither. Blocks.
+    pub(in crate::raft) fn accept(&self, file: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let meta = super::open(&file.path)?.0;
+        let path = self.path.join(name(&meta));
+        let aside = path.with_extension("unfinished");
+        std::fs::rename(&file.path, &aside).map_err(SnapshotError::io("rename", &file.path))?;
+        let handle = File::options().write(true).open(&aside).map_err(SnapshotError::io("open", &aside))?;
+        disk::publish(&handle, &aside, &path)?;
+        self.keep(meta, SnapshotFile::at(&path)?, KEPT)
+    }
+
+    /// Makes a snapshot the only one: the log behind older ones does not lead to it. One that lies here was verified
+    /// when it came; any other is verified and copied here. Blocks.
     pub(in crate::raft) fn install(&self, file: &SnapshotFile) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let meta = if file.incoming { super::open(&file.path)?.0 } else { super::verify(&file.path)? };
+        let is_kept = self.kept().iter().any(|(_, kept)| kept.path == file.path);
+        let meta = if is_kept { super::open(&file.path)?.0 } else { super::verify(&file.path)? };
         let path = self.path.join(name(&meta));
         if file.path != path {
             let aside = path.with_extension("unfinished");
-            if file.incoming {
-                std::fs::rename(&file.path, &aside).map_err(SnapshotError::io("rename", &file.path))?;
-            } else {
-                std::fs::copy(&file.path, &aside).map_err(SnapshotError::io("copy", &file.path))?;
-            }
+            std::fs::copy(&file.path, &aside).map_err(SnapshotError::io("copy", &file.path))?;
             let handle = File::options().write(true).open(&aside).map_err(SnapshotError::io("open", &aside))?;
             disk::publish(&handle, &aside, &path)?;
         }
@@ -120,7 +131,7 @@ impl SnapshotFolder {
         let mut file =
             File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed())?;
         let length = file.seek(SeekFrom::End(0)).map_err(failed())?;
-        Ok((file, SnapshotFile { path: path.clone(), length, incoming: true }))
+        Ok((file, SnapshotFile { path: path.clone(), length }))
     }
 
     fn incoming_path(&self, id: &str) -> PathBuf {
@@ -148,7 +159,7 @@ impl SnapshotFolder {
 impl SnapshotFile {
     fn at(path: &Path) -> Result<Self, SnapshotError> {
         let length = std::fs::metadata(path).map_err(SnapshotError::io("read", path))?.len();
-        Ok(Self { path: path.into(), length, incoming: false })
+        Ok(Self { path: path.into(), length })
     }
 }
 

@@ -99,7 +99,9 @@ fn an_installed_snapshot_is_the_only_one() {
     std::io::copy(&mut File::open(&sent.path).unwrap(), &mut partial).unwrap();
     incoming.length = sent.length;
     assert_eq!(folder.resume("id").unwrap().1.length, sent.length, "a broken stream is continued");
-    let (installed, file) = folder.install(&incoming).unwrap();
+    let accepted = folder.accept(&incoming).unwrap();
+    assert_eq!(SnapshotFolder::open(to.path()).unwrap().newest().unwrap().0, meta(9), "safe before it is installed");
+    let (installed, file) = folder.install(&accepted).unwrap();
     assert_eq!((installed, file.length), (meta(9), sent.length));
     assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 1);
 }

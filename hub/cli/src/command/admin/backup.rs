@@ -89,7 +89,10 @@ pub(super) async fn run(global: &Global, options: Backup, output: &mut Output) -
 
 async fn fetch(client: &Client, to: &Path, force: bool, output: &mut Output) -> Result<()> {
     if to == Path::new("-") {
-        ensure!(!io::stdout().is_terminal(), Failure::usage("a backup is no text: name a file, or redirect the output"));
+        ensure!(
+            !io::stdout().is_terminal(),
+            Failure::usage("a backup is no text: name a file, or redirect the output")
+        );
         let bytes = pour(client, &mut io::stdout()).await?;
         output.say(format!("{bytes} bytes written to standard output"));
         return Ok(());
