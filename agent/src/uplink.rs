@@ -190,7 +190,9 @@ impl Uplink {
                 }
                 match self.renew_as_stranger(dialer, hub, record).await {
                     Ok(Renewed::Yes) => Ok(Next::Again),
-                    Ok(Renewed::Never(reason)) => anyhow::bail!("hub {hub} renews no certificate of this key: {reason}"),
+                    Ok(Renewed::Never(reason)) => {
+                        anyhow::bail!("hub {hub} renews no certificate of this key: {reason}")
+                    }
                     Err(error) => {
                         tracing::warn!(hub, error = format!("{error:#}"), "certificate not renewed");
                         Ok(Next::Wait)

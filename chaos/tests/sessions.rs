@@ -79,8 +79,7 @@ impl Hub {
         let expires_at = wall_clock().plus(Millis::from_secs(600));
         self.propose(Command::AddToken { hash, cluster: name.to_owned(), expires_at }).await;
         let (data, hubs) = (self.folder.path().join(name), vec![self.node.agents_address.to_string()]);
-        let config =
-            AgentConfig::embedded(data, hubs, Some(Token::new(&secret)), Some(self.node.pin.to_string()));
+        let config = AgentConfig::embedded(data, hubs, Some(Token::new(&secret)), Some(self.node.pin.to_string()));
         let mut agent = Agent { name: name.to_owned(), config, cluster: EmbeddedCluster::new(1), running: None };
         agent.start();
         self.wait("a session", |state| agent.record(state).session.is_some()).await;

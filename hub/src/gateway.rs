@@ -28,8 +28,8 @@ use windlass_transport::{
     identity::Subject,
 };
 
-pub use self::registry::{Registry, SessionCommand};
 use self::outbox::{GroupLedger, Outbox};
+pub use self::registry::{Registry, SessionCommand};
 use crate::{blobs::Bundles, replica::Replica, trust::Trust};
 
 /// The session ends because the hub says so; the reason text tells why.

@@ -5,16 +5,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use windlass_hub_core::{
-    Command, Envelope, Precondition, Rejection, Reply, State, apply::Applied,
+    Command, Envelope, Precondition, Rejection, Reply, State,
+    apply::Applied,
     command::{ENVELOPE_BYTES_MAX, ReceiptBatch},
     snapshot,
 };
-use windlass_protocol::{
-    codec,
-    ids::RequestId,
-    message::Receipt,
-    time::Millis,
-};
+use windlass_protocol::{codec, ids::RequestId, message::Receipt, time::Millis};
 
 use super::{World, event::Event, outbox::Part};
 use crate::{

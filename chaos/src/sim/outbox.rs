@@ -74,9 +74,11 @@ impl World {
     /// The hub has applied a batch, or nobody knows.
     pub(crate) fn batch_answered(&mut self, hub: u64, parts: Vec<Part>, result: Option<&Result<Reply, Rejection>>) {
         for part in parts {
-            let taken = self.hubs.get(&hub).and_then(|node| node.state.cluster(&part.cluster)).is_some_and(|record| {
-                record.incarnation == part.incarnation && record.receipts >= part.up_to
-            });
+            let taken = self
+                .hubs
+                .get(&hub)
+                .and_then(|node| node.state.cluster(&part.cluster))
+                .is_some_and(|record| record.incarnation == part.incarnation && record.receipts >= part.up_to);
             let is_taken = matches!(result, Some(Ok(_))) && taken;
             if result.is_some() && !is_taken {
                 self.coverage.refused_parts += 1;

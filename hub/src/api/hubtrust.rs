@@ -77,9 +77,7 @@ fn random(bytes: [u8; 16]) -> u128 {
 
 fn refused(error: RotationError) -> ApiError {
     match error {
-        RotationError::UnderWay | RotationError::NotUnderWay | RotationError::NoRoot => {
-            conflict(error.to_string())
-        }
+        RotationError::UnderWay | RotationError::NotUnderWay | RotationError::NoRoot => conflict(error.to_string()),
         RotationError::Trust(error) => ApiError::internal(error.to_string()),
     }
 }

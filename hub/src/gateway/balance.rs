@@ -120,7 +120,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_hub_and_small_groups_keep_their_agents() {
-        for (sessions, living) in [(vec![1_000], vec![1]), (vec![14, 0, 0], vec![1, 2, 3]), (vec![0, 0, 0], vec![1, 2, 3])] {
+        for (sessions, living) in
+            [(vec![1_000], vec![1]), (vec![14, 0, 0], vec![1, 2, 3]), (vec![0, 0, 0], vec![1, 2, 3])]
+        {
             let mut group = Group::new(&sessions, &living);
             group.run(100, Instant::now());
             assert_eq!(group.moved, 0, "{sessions:?}");

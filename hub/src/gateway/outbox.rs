@@ -188,9 +188,9 @@ impl Outbox {
     fn take(&self, all: bool) -> Batch {
         let state = self.ledger.state();
         let absent = |cluster: &str, incarnation| {
-            let recorded = state.cluster(cluster).is_some_and(|record| {
-                record.session == Some(self.node) && record.incarnation == incarnation
-            });
+            let recorded = state
+                .cluster(cluster)
+                .is_some_and(|record| record.session == Some(self.node) && record.incarnation == incarnation);
             recorded && !self.registry.holds(cluster)
         };
         let now = if all { Instant::now() + ABSENCE } else { Instant::now() };
@@ -229,7 +229,8 @@ impl Outbox {
         while !batch.waiters.is_empty() {
             let state = self.ledger.state();
             let late = Instant::now() >= deadline;
-            batch.waiters = batch.waiters.drain(..).filter_map(|waiter| waiter.judge(&state, self.node, late)).collect();
+            batch.waiters =
+                batch.waiters.drain(..).filter_map(|waiter| waiter.judge(&state, self.node, late)).collect();
             if !batch.waiters.is_empty() {
                 tokio::time::sleep(SETTLE_STEP).await;
             }

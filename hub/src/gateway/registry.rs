@@ -136,7 +136,9 @@ impl Registry {
         let sessions = self.lock();
         let entries: Vec<&Arc<Entry>> = match count {
             None => sessions.values().flatten().collect(),
-            Some(count) => sessions.values().flatten().filter(|entry| entry.incarnation().is_some()).take(count).collect(),
+            Some(count) => {
+                sessions.values().flatten().filter(|entry| entry.incarnation().is_some()).take(count).collect()
+            }
         };
         let total = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
         for (number, entry) in (0..total).zip(&entries) {

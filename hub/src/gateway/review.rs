@@ -27,9 +27,8 @@ pub(super) struct Suspects {
 impl Suspects {
     /// A look.
     pub(super) fn find(state: &State, node: u64, held: &BTreeMap<String, Incarnation>) -> Self {
-        let stale = state.clusters().filter(|(cluster, record)| {
-            record.session == Some(node) && !held.contains_key(*cluster)
-        });
+        let stale =
+            state.clusters().filter(|(cluster, record)| record.session == Some(node) && !held.contains_key(*cluster));
         let recorded = |cluster: &str, incarnation: Incarnation| {
             state
                 .cluster(cluster)

@@ -97,8 +97,9 @@ pub(super) async fn serve(
     force: CancellationToken,
 ) -> anyhow::Result<()> {
     let registration = gateway.registry.register(cluster);
-    let (mut streams, blobs) =
-        tokio::time::timeout(OPEN_DEADLINE, open(connection)).await.context("the streams were not opened in time")??;
+    let (mut streams, blobs) = tokio::time::timeout(OPEN_DEADLINE, open(connection))
+        .await
+        .context("the streams were not opened in time")??;
     let left = Duration::from_secs(identity.not_after_unix.saturating_sub(wall_clock().as_secs())).min(FOREVER);
     let mut session = Session {
         machine: machine(gateway, cluster),
@@ -331,9 +332,9 @@ impl Session {
             return Ok(());
         }
         match tokio::time::timeout(BARRIER, self.gateway.replica.read_barrier()).await {
-            Ok(Ok(())) => look().map_err(|refusal| {
-                Refusal { reason: refusal.to_string(), retry: refusal.retry() }.into()
-            }),
+            Ok(Ok(())) => {
+                look().map_err(|refusal| Refusal { reason: refusal.to_string(), retry: refusal.retry() }.into())
+            }
             Ok(Err(error)) => Err(refused(&error.to_string())),
             Err(_) => Err(refused("the hub could not read what is current in time")),
         }

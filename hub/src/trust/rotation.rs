@@ -10,18 +10,11 @@
 
 use std::{fs, sync::Arc};
 
-use windlass_hub_core::{
-    ObjectKey, State,
-    state::TrustRecord,
-};
+use windlass_hub_core::{ObjectKey, State, state::TrustRecord};
 use windlass_protocol::{json, resource::Kind, time::Millis};
-use windlass_transport::identity::{
-    IdentityError, IssuingAuthority, KeyMaterial, RootPin, TrustBundle, TrustDomain,
-};
+use windlass_transport::identity::{IdentityError, IssuingAuthority, KeyMaterial, RootPin, TrustBundle, TrustDomain};
 
-use super::{
-    Keys, ROOT_KEY_FILE, ROOT_LIFE, SigningRoot, Trust, TrustError, io, read_sealed, validity, write_private,
-};
+use super::{Keys, ROOT_KEY_FILE, ROOT_LIFE, SigningRoot, Trust, TrustError, io, read_sealed, validity, write_private};
 use crate::sealing::Sealer;
 
 /// Clusters that a refusal names.
@@ -144,7 +137,8 @@ impl Trust {
         let first = blocks(&trust.roots).into_iter().next().unwrap_or_default();
         let signed_by_first = keys.issuer.chain_pem().ends_with(first);
         if !signed_by_first {
-            let chain = SigningRoot::open(trust, sealer)?.sign_issuer(&keys.issuer.key().public(), node, serial, now)?;
+            let chain =
+                SigningRoot::open(trust, sealer)?.sign_issuer(&keys.issuer.key().public(), node, serial, now)?;
             write_private(&self.folder.join("issuer.pem"), chain.as_bytes())?;
         }
         write_private(&self.folder.join("cross.pem"), trust.cross.as_bytes())?;

@@ -219,7 +219,9 @@ impl Webhook for Stub {
 impl BackupStreams for Stub {
     fn backup(&self) -> BoxFuture<'_, Result<BackupStream, ProviderError>> {
         let pieces = futures::stream::iter([Ok(Bytes::from_static(b"first ")), Ok(Bytes::from_static(b"second"))]);
-        Box::pin(async move { Ok(BackupStream { name: "20260102-030405.windlass-backup".to_owned(), pieces: Box::pin(pieces) }) })
+        Box::pin(async move {
+            Ok(BackupStream { name: "20260102-030405.windlass-backup".to_owned(), pieces: Box::pin(pieces) })
+        })
     }
 }
 

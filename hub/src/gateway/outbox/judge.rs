@@ -26,9 +26,9 @@ impl Admission {
     /// Whether the state names exactly this session, and nothing is left to be noted about its certificate.
     pub(super) fn is_recorded(&self, state: &State, node: u64) -> bool {
         self.judge(state, node) == Some(Verdict::Taken)
-            && state.cluster(&self.cluster).is_some_and(|record| {
-                record.serial == Some(self.serial) && record.previous_serial.is_none()
-            })
+            && state
+                .cluster(&self.cluster)
+                .is_some_and(|record| record.serial == Some(self.serial) && record.previous_serial.is_none())
     }
 
     fn judge(&self, state: &State, node: u64) -> Option<Verdict> {

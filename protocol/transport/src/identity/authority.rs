@@ -292,7 +292,10 @@ pub(super) fn authority_params(
 
 /// Rebuilds what rcgen needs to sign below a stored authority: subject and key identifier. Both follow from how
 /// this file makes authorities (one common name, identifier from the key), so reading the name is enough.
-pub(super) fn load_issuer<'a>(certificate_pem: &str, key: &'a KeyMaterial) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
+pub(super) fn load_issuer<'a>(
+    certificate_pem: &str,
+    key: &'a KeyMaterial,
+) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
     let malformed = |reason: &str| IdentityError::malformed("authority certificate", reason);
     let certificates = certificates_from_pem(certificate_pem)?;
     let der = certificates.first().ok_or_else(|| malformed("no certificate in it"))?;

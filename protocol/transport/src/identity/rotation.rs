@@ -15,12 +15,7 @@ impl TrustDomain {
     ///
     /// # Errors
     /// [`IdentityError`] when the successor is of another trust domain, or signing fails.
-    pub fn cross_sign(
-        &self,
-        successor: &Self,
-        serial: u128,
-        validity: Validity,
-    ) -> Result<String, IdentityError> {
+    pub fn cross_sign(&self, successor: &Self, serial: u128, validity: Validity) -> Result<String, IdentityError> {
         if self.name() != successor.name() {
             let reason = format!("it is of {}, this root is of {}", successor.name(), self.name());
             return Err(IdentityError::mismatch("new root", reason));
@@ -39,7 +34,8 @@ impl Identity {
     /// The root of the bundle that this chain was issued below; `None` when that root is not in the bundle.
     #[must_use]
     pub fn root_among(&self, bundle: &TrustBundle) -> Option<RootPin> {
-        let authorities: Vec<Vec<u8>> = self.chain().iter().filter_map(|der| key_ids(der)).filter_map(|(_, by)| by).collect();
+        let authorities: Vec<Vec<u8>> =
+            self.chain().iter().filter_map(|der| key_ids(der)).filter_map(|(_, by)| by).collect();
         bundle.roots().iter().find_map(|root| {
             let (own, _) = key_ids(root)?;
             authorities.contains(&own?).then(|| RootPin::of_der(root).ok())?
