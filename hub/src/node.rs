@@ -242,7 +242,12 @@ async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replic
     let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;
-    let raft_config = RaftConfig::new(config.data.join("snapshots"));
+    let raft_config = RaftConfig {
+        heartbeat: config.heartbeat,
+        election_min: config.heartbeat * 3,
+        election_max: config.heartbeat * 6,
+        ..RaftConfig::new(config.data.join("snapshots"))
+    };
     let starting = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, peers.network());
     let raft = peers.runtime().spawn(starting).await.context("Raft ended while it started")??;
     Ok((Replica::new(machine, raft).with_peers(peers.clone()), peers))

@@ -17,3 +17,4 @@ mod outage;
 mod peers;
 mod power;
 mod tidy;
+mod upgrade;
