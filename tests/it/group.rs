@@ -52,7 +52,7 @@ async fn a_join_that_cannot_be_says_why_and_writes_nothing() -> Result<()> {
     let options = GroupOptions { programs, size: 1, seed: 1, network: Network::Direct, environment: Vec::new() };
     let group = Group::start(options).await?;
     let status = group.api().status(0).await?;
-    let peer = status.pointer("/status/hubs/0/address").and_then(serde_json::Value::as_str).context("no address")?;
+    let peer = status.pointer("/hubs/0/address").and_then(serde_json::Value::as_str).context("no address")?;
     let (peer, agents) = (peer.to_owned(), group.agents().first().cloned().context("no hub")?);
     let token = |seconds: u64| {
         let mut command = Command::new(&program);

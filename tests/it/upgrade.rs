@@ -22,8 +22,7 @@ fn hubs_of_two_commits_run_mixed() -> Result<()> {
     scenario(async {
         let folder = previous.parent().context("a program without a folder")?.to_path_buf();
         let programs = Programs::within(folder);
-        let options =
-            GroupOptions { programs, size: 3, seed: SEED, network: Network::Direct, environment: Vec::new() };
+        let options = GroupOptions { programs, size: 3, seed: SEED, network: Network::Direct, environment: Vec::new() };
         let mut stage = Stage::start(&options).await?;
         for hub in 0..3 {
             stage.work_for(WORK).await?;
@@ -41,7 +40,7 @@ fn hubs_of_two_commits_run_mixed() -> Result<()> {
         }
         let said = stage.examine().await?;
         let status = stage.group.api().status(0).await?;
-        let (version, newest) = (status.pointer("/status/stateVersion"), status.pointer("/status/hubs/0/stateVersion"));
+        let (version, newest) = (status.pointer("/stateVersion"), status.pointer("/hubs/0/stateVersion"));
         ensure!(version.is_some() && version == newest, "the state has version {version:?}, all understand {newest:?}");
         println!("measured: upgraded one by one under load: {said}");
         Ok(())

@@ -101,7 +101,13 @@ impl Group {
         for (number, place) in places.iter().enumerate() {
             let front = links.as_ref().and_then(|links| links.front(number)).unwrap_or(place.peers);
             let config = dir.write(format!("hub-{}.toml", number + 1), configuration(&dir, number, place, front))?;
-            hubs.push(Hub { config, program: program.clone(), process: None, agents: place.api, environment: Vec::new() });
+            hubs.push(Hub {
+                config,
+                program: program.clone(),
+                process: None,
+                agents: place.api,
+                environment: Vec::new(),
+            });
         }
         let first = hubs.first().context("a group has a first hub")?;
         run(&program, "init", &first.config)?;
