@@ -38,9 +38,10 @@ use windlass_protocol::{
     time::Millis,
 };
 
-pub(crate) use self::{desk::BackupDesk, destination::open_source, records::TrustMaterial, restore::RESTORING};
+pub(crate) use self::{desk::BackupDesk, destination::open_source, restore::RESTORING};
 pub use self::{
     error::BackupError,
+    records::TrustMaterial,
     restore::{AdminAccess, Restored, restore},
     s3::{S3Error, S3Settings},
     schedule::{Schedule, ScheduleError},
@@ -134,8 +135,11 @@ impl Backup {
         }
     }
 
-    /// The picture of one state.
-    pub(crate) fn of(
+    /// The picture of one state. Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`] when the blob store cannot be read.
+    pub fn of(
         state: Arc<State>,
         bundles: &Bundles,
         sealer: &Arc<Sealer>,

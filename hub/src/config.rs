@@ -89,8 +89,15 @@ struct File {
     trust_domain: Option<String>,
     agent_certificate_seconds: Option<u64>,
     git: GitFile,
+    raft: RaftFile,
     limits: Limits,
     backup: backup::BackupFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RaftFile {
+    heartbeat_milliseconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -180,6 +187,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Name in all certificates; made at `init` when unset.
     pub trust_domain: Option<String>,
+    /// Between two heartbeats of the leader, 100 ms; an election begins after three to six of them without one. It must exceed
+    /// the longest round trip between hubs and the longest sync: raise it where hubs are in several regions. The same on all.
+    pub heartbeat: Duration,
     /// Between two polls of a repository's ref, 120 s as Argo CD.
     pub git_poll: Duration,
     /// Random addition to it, up to 60 s: refs of one server are not asked at once.
@@ -281,6 +291,14 @@ impl Config {
                 return Err(ConfigError::Value { name: "agent_certificate_seconds", message });
             }
         };
+        let heartbeat = match file.raft.heartbeat_milliseconds {
+            None => Duration::from_millis(100),
+            Some(milliseconds @ 50..=5_000) => Duration::from_millis(milliseconds),
+            Some(milliseconds) => {
+                let message = format!("{milliseconds} is out of range: 50 to 5000");
+                return Err(ConfigError::Value { name: "raft.heartbeat_milliseconds", message });
+            }
+        };
         let operator_key_file =
             flags.operator_key_file.clone().or(file.operator_key_file).unwrap_or_else(|| data.join("operator.key"));
         let (backup, backup_s3) = backup::resolve(file.backup)?;
@@ -296,6 +314,7 @@ impl Config {
             webhook_secret_file: flags.webhook_secret_file.clone().or(file.webhook_secret_file),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             trust_domain: file.trust_domain,
+            heartbeat,
             git_poll: Duration::from_secs(file.git.poll_seconds.unwrap_or(120).max(1)),
             git_jitter: Duration::from_secs(file.git.jitter_seconds.unwrap_or(60)),
             git_local: file.git.local.unwrap_or(true),
@@ -384,6 +403,7 @@ mod tests {
         ] {
             check(&format!("data = '/x'\n[backup]\n{section}"), &none, expect);
         }
+        check("data = '/x'\n[raft]\nheartbeat_milliseconds = 1", &none, Err("raft.heartbeat_milliseconds"));
         check("data = '/x'\nagent_certificate_seconds = 5", &none, Err("agent_certificate_seconds"));
     }
 }

@@ -181,14 +181,6 @@ impl Parts {
         let renderer = Renderer::new(bundles.clone(), render_limits, timeout, limits.renderers);
         let planner = Planner::new(replica.clone(), sources.clone(), renderer, Arc::clone(sealer), config.plan_period);
         let registry = Arc::new(Registry::default());
-        let webhook_secret = match &config.webhook_secret_file {
-            Some(path) => {
-                let secret =
-                    std::fs::read_to_string(path).with_context(|| format!("webhook secret {}", path.display()))?;
-                Some(secret.trim().as_bytes().to_vec())
-            }
-            None => None,
-        };
         let backup_source = BackupSource {
             replica: replica.clone(),
             bundles: bundles.clone(),
@@ -205,7 +197,7 @@ impl Parts {
             registry: Arc::clone(&registry),
             trust: Arc::clone(trust),
             hubs: hubs.clone(),
-            webhook_secret,
+            webhook_secret: webhook_secret(config)?,
         });
         let gateway = Gateway::new(replica.clone(), Arc::clone(trust), bundles.clone(), registry, node, hubs);
         Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer), backups })
@@ -250,7 +242,12 @@ async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replic
     let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;
-    let raft_config = RaftConfig::new(config.data.join("snapshots"));
+    let raft_config = RaftConfig {
+        heartbeat: config.heartbeat,
+        election_min: config.heartbeat * 3,
+        election_max: config.heartbeat * 6,
+        ..RaftConfig::new(config.data.join("snapshots"))
+    };
     let starting = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, peers.network());
     let raft = peers.runtime().spawn(starting).await.context("Raft ended while it started")??;
     Ok((Replica::new(machine, raft).with_peers(peers.clone()), peers))
@@ -340,6 +337,12 @@ fn listen(
 fn restart_key(identity: &Identity) -> RestartKey {
     let secret = [identity.cluster.as_bytes().as_slice(), identity.store.as_bytes()].concat();
     RestartKey::new(blake3::derive_key("windlass 2026 agent listener stateless reset", &secret))
+}
+
+fn webhook_secret(config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(path) = &config.webhook_secret_file else { return Ok(None) };
+    let secret = std::fs::read_to_string(path).with_context(|| format!("webhook secret {}", path.display()))?;
+    Ok(Some(secret.trim().as_bytes().to_vec()))
 }
 
 fn source_config(config: &Config) -> SourceConfig {

@@ -299,7 +299,7 @@ impl<R: Read> FrameReader<R> {
         self.input.fill(&mut head)?;
         let [kind, length @ ..] = head;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > CHUNK_BYTES + TAG_BYTES || length < TAG_BYTES {
+        if !(TAG_BYTES..=CHUNK_BYTES + TAG_BYTES).contains(&length) {
             return Err(damaged("a chunk has a length that no chunk has"));
         }
         sealed.resize(length, 0);

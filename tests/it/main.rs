@@ -9,6 +9,7 @@
 
 mod agent;
 mod backup;
+mod cluster;
 mod delivery;
 mod fleet;
 mod group;
@@ -16,3 +17,4 @@ mod outage;
 mod peers;
 mod power;
 mod tidy;
+mod upgrade;

@@ -65,6 +65,7 @@ pub struct Group {
 #[derive(Debug)]
 struct Hub {
     config: PathBuf,
+    program: PathBuf,
     process: Option<Process>,
     agents: SocketAddr,
     /// What only this hub has in its environment.
@@ -100,7 +101,7 @@ impl Group {
         for (number, place) in places.iter().enumerate() {
             let front = links.as_ref().and_then(|links| links.front(number)).unwrap_or(place.peers);
             let config = dir.write(format!("hub-{}.toml", number + 1), configuration(&dir, number, place, front))?;
-            hubs.push(Hub { config, process: None, agents: place.api, environment: Vec::new() });
+            hubs.push(Hub { config, program: program.clone(), process: None, agents: place.api, environment: Vec::new() });
         }
         let first = hubs.first().context("a group has a first hub")?;
         run(&program, "init", &first.config)?;
@@ -180,6 +181,15 @@ impl Group {
     /// When there is no such hub.
     pub fn set_environment(&mut self, hub: usize, environment: Vec<(String, OsString)>) -> Result<()> {
         self.hub(hub)?.environment = environment;
+        Ok(())
+    }
+
+    /// The program of one hub from its next start on.
+    ///
+    /// # Errors
+    /// When there is no such hub.
+    pub fn set_program(&mut self, hub: usize, program: PathBuf) -> Result<()> {
+        self.hub(hub)?.program = program;
         Ok(())
     }
 
@@ -370,10 +380,10 @@ impl Group {
     }
 
     fn serve(&mut self, hub: usize, arguments: &[&str]) -> Result<()> {
-        let (program, folder) = (self.program.clone(), self.dir.path().to_owned());
+        let folder = self.dir.path().to_owned();
         let shared = self.options.environment.clone();
         let entry = self.hub(hub)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&entry.program);
         command.args(["serve", "--config"]).arg(&entry.config).args(arguments).env("RUST_LOG", LOG_FILTER);
         command.envs(shared).envs(entry.environment.iter().cloned());
         let process = Process::start(&format!("hub-{}", hub + 1), &folder, command)?;

@@ -33,11 +33,11 @@ const FIRST_RESERVE: usize = 64 << 10;
 /// What a new hub needs to go on with the trust domain.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct TrustMaterial {
+pub struct TrustMaterial {
     /// Roots (PEM), the signing one first.
-    pub(crate) roots: String,
+    pub roots: String,
     /// Key of the first root (PEM). Sealed only by the backup itself.
-    pub(crate) root_key: String,
+    pub root_key: String,
 }
 
 impl std::fmt::Debug for TrustMaterial {

@@ -41,7 +41,8 @@ impl Bundles {
     }
 
     /// The blobs as they are stored.
-    pub(crate) const fn blobs(&self) -> &BlobStore {
+    #[must_use]
+    pub const fn blobs(&self) -> &BlobStore {
         &self.blobs
     }
 }

@@ -239,7 +239,7 @@ impl Session {
             SessionCommand::Trust => self.tell_trust(),
             SessionCommand::Refresh { application, hard } => self.machine.handle_refresh(application, hard),
             SessionCommand::Leave { reason, after } => {
-                self.leave.get_or_insert((Instant::now() + after, reason));
+                self.leave.get_or_insert_with(|| (Instant::now() + after, reason));
             }
         }
         Ok(())

@@ -153,7 +153,7 @@ pub async fn join(config: &Config, address: &str, token: &str, patience: Duratio
         signing_request: key.signing_request()?,
         store: *store.as_bytes(),
         hub: named(hub)?,
-        operator_key: sealer.key_id().to_owned(),
+        operator_key: sealer.key_id(),
     };
     let request = wire::encode(&request).map_err(anyhow::Error::msg)?;
     let answer = ask(address, pin, request, patience).await?;

@@ -25,6 +25,7 @@ const DOORS: [Door; 7] = [
     },
     Door { crates: &["sled"], places: &["hub/src/store", "agent/src/checkpoint"] },
     Door { crates: &["gix"], places: &["hub/src/source"] },
+    Door { crates: &["object_store"], places: &["hub/src/backup"] },
     Door { crates: &["openraft"], places: &["hub/src/raft"] },
     Door { crates: &["kube", "k8s_openapi"], places: &["agent/src/cluster", "hub/cli", "tests"] },
 ];

@@ -43,8 +43,11 @@ impl Identity {
     }
 }
 
+/// As a certificate has it, if it does.
+type KeyId = Option<Vec<u8>>;
+
 /// Identifiers of a certificate's own key and of the key that signed it.
-fn key_ids(der: &[u8]) -> Option<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn key_ids(der: &[u8]) -> Option<(KeyId, KeyId)> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let (mut own, mut by) = (None, None);
     for extension in certificate.extensions() {
