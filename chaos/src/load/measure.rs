@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::time::sleep;
 
 use super::crowd::{Crowd, Seen};
 use crate::{
     cluster::group::{Group, GroupOptions},
-    host::Signal,
+    host::{Signal, wait_until},
 };
 
 /// Everybody has to be connected, or gone, by then.
@@ -83,11 +83,13 @@ pub async fn reconnect(options: GroupOptions, count: usize, how: Restart) -> Res
             Restart::Kill => group.kill(hub)?,
         }
     }
-    if how == Restart::Ask {
+    wait_until(PATIENCE, "the end of all hubs", async || {
         for hub in 0..group.size() {
-            group.terminate(hub).await?;
+            ensure!(!group.is_running(hub)?, "hub {} runs", hub + 1);
         }
-    }
+        Ok(Some(()))
+    })
+    .await?;
     let down = begun.elapsed();
     for hub in 0..group.size() {
         group.restart(hub)?;
