@@ -78,6 +78,9 @@ limits! {
     receipt_queue_bytes: 16_777_216, 65_536..=1_073_741_824;
     /// Seconds between two details of one assignment, unless an operation ended: a detail enters Raft each time.
     detail_interval_seconds: 10, 1..=3600;
+    /// Seconds of silence after which the agent pings its hub; three of them, and it looks for another hub. Raise it
+    /// where traffic is paid for: a ping and its answer are about 80 bytes.
+    keep_alive_seconds: 5, 1..=15;
     /// Requests to the API server under way at once. kube has no client-side rate limit of its own; 16 keeps a
     /// burst of applies from starving other clients of a small control plane.
     api_requests: 16, 1..=256;

@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     executor::{Command, Shared},
     identity::{IdentityPlace, IdentityRecord},
+    limits::Limits,
 };
 
 /// What the agent says about its program.
@@ -84,10 +85,17 @@ impl Uplink {
         }
     }
 
+    fn tuning(&self) -> Tuning {
+        let keep_alive = Limits::seconds(self.config.limits.keep_alive_seconds);
+        // Three lost pings and a second for the answer to the last one.
+        let idle_timeout = keep_alive * 3 + Duration::from_secs(1);
+        Tuning { keep_alive, idle_timeout, ..Tuning::default() }
+    }
+
     async fn dial_on(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(BackoffLimits::default());
         let mut record = self.identity(&mut backoff).await;
-        let dialer = Dialer::bind(Tuning::default())?;
+        let dialer = Dialer::bind(self.tuning())?;
         self.enrol(&dialer, &mut record, &mut backoff).await?;
         backoff.reset();
         let mut first = usize::try_from(self.number() % 64).unwrap_or_default();

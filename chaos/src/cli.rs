@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{Options, Outcome, Plant, simulate};
+use crate::{
+    Options, Outcome, Plant,
+    cluster::cli::{self, ClusterArguments},
+    simulate,
+};
 
-/// Seeded simulation of a Windlass fleet.
+/// Seeded simulation of a Windlass fleet, and faults against its real processes.
 #[derive(Debug, Parser)]
 #[command(name = "windlass-chaos", version)]
 pub struct Arguments {
@@ -18,6 +22,8 @@ pub struct Arguments {
 enum Command {
     /// Runs the pure crates in virtual time; the same seed gives the same trace.
     Sim(SimArguments),
+    /// Runs real hub processes and hurts them; the seed only narrows what happens.
+    Cluster(ClusterArguments),
 }
 
 #[derive(Args, Debug)]
@@ -41,9 +47,15 @@ struct SimArguments {
 
 /// Runs what was asked for; fails when a seed fails.
 #[must_use]
-#[allow(clippy::print_stdout, reason = "the output of the program")]
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let Command::Sim(arguments) = &arguments.command;
+    match &arguments.command {
+        Command::Sim(arguments) => run_simulations(arguments),
+        Command::Cluster(arguments) => cli::run(arguments),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the output of the program")]
+fn run_simulations(arguments: &SimArguments) -> ExitCode {
     let mut failed = 0_u64;
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
         let options = Options { seed, steps: arguments.steps, plant: arguments.plant, print: arguments.verbose };

@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+mod clock;
 mod trace;
 
 use std::{
@@ -29,6 +30,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+pub use self::clock::Clock;
 pub use self::trace::{Event, Marker, read_trace};
 
 /// What the disk does wrong. The default is nothing.
@@ -130,13 +132,7 @@ impl Faults {
 /// # Errors
 /// Without a C compiler (`cc`, or what `CC` names).
 pub fn library() -> Result<PathBuf> {
-    let executable = std::env::current_exe().context("find this executable")?;
-    let beside = executable.parent().context("an executable lies in a folder")?;
-    library_in(&beside.join("windlass-shim")).or_else(|error| {
-        // An installed executable may lie where nobody may write.
-        let own = std::env::temp_dir().join(format!("windlass-shim-{}", std::process::id()));
-        library_in(&own).map_err(|_| error)
-    })
+    compiled("disk", SOURCE)
 }
 
 /// As [`library`], in a folder of the caller's choice.
@@ -144,18 +140,33 @@ pub fn library() -> Result<PathBuf> {
 /// # Errors
 /// Without a C compiler, or when the folder cannot be written.
 pub fn library_in(folder: &Path) -> Result<PathBuf> {
+    compiled_in("disk", SOURCE, folder)
+}
+
+/// A compiled library, beside this executable.
+fn compiled(name: &str, source: &str) -> Result<PathBuf> {
+    let executable = std::env::current_exe().context("find this executable")?;
+    let beside = executable.parent().context("an executable lies in a folder")?;
+    compiled_in(name, source, &beside.join("windlass-shim")).or_else(|error| {
+        // An installed executable may lie where nobody may write.
+        let own = std::env::temp_dir().join(format!("windlass-shim-{}", std::process::id()));
+        compiled_in(name, source, &own).map_err(|_| error)
+    })
+}
+
+fn compiled_in(name: &str, text: &str, folder: &Path) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
-    SOURCE.hash(&mut hasher);
-    let path = folder.join(format!("disk-{:016x}.so", hasher.finish()));
+    text.hash(&mut hasher);
+    let path = folder.join(format!("{name}-{:016x}.so", hasher.finish()));
     if path.is_file() {
         return Ok(path);
     }
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     // Several test processes may do this at once: each under a name of its own, then one rename.
     let thread = std::thread::current().id();
-    let own = format!("disk-{}-{thread:?}", std::process::id());
+    let own = format!("{name}-{}-{thread:?}", std::process::id());
     let (source, object) = (folder.join(format!("{own}.c")), folder.join(format!("{own}.so")));
-    fs::write(&source, SOURCE).with_context(|| format!("write {}", source.display()))?;
+    fs::write(&source, text).with_context(|| format!("write {}", source.display()))?;
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let output = Command::new(&compiler)
         .args(["-shared", "-fPIC", "-O2", "-o"])
@@ -164,7 +175,7 @@ pub fn library_in(folder: &Path) -> Result<PathBuf> {
         .arg("-lpthread")
         .output()
         .with_context(|| format!("run the C compiler {}", compiler.display()))?;
-    ensure!(output.status.success(), "the disk does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{name}.c does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&object, &path).with_context(|| format!("rename {}", object.display()))?;
     fs::remove_file(&source).with_context(|| format!("remove {}", source.display()))?;
     Ok(path)

@@ -44,7 +44,7 @@ use self::{
     hub::{Hub, Waiter},
     timeline::Timeline,
 };
-pub(crate) use self::{event::Key, history::History, kubernetes::tracked_by};
+pub(crate) use self::{event::Key, history::History, kubernetes::tracked_by, random::Random};
 use crate::{
     Plant,
     invariants::{Finding, Invariants},

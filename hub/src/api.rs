@@ -20,6 +20,7 @@ mod discovery;
 mod entry;
 mod error;
 mod extras;
+mod hubs;
 mod media;
 mod object;
 mod openapi;

@@ -1,12 +1,39 @@
 //! Bundles over the blob store: manifests by digest, Secrets sealed, details of receipts; and who may fetch what.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`group`] | the other hubs, and what counts as a majority |
+//! | `spread` | on a majority before a digest is proposed ([`Bundles::secure`]) |
+//! | `fetch`, `serve` | blobs from and for other hubs ([`Bundles::serve_peer`]) |
+//! | `repair` | everything referenced is here ([`Bundles::repair`], [`Bundles::completeness`]) |
+//! | `gate` | no snapshot is installed before that |
+//!
+//! Blobs always travel to whom they are missing, who checks them against their names and syncs many at once. What a hub
+//! was told to hold it keeps for ten minutes, so that no collection is quicker than the command that references it.
+
+pub mod group;
+
+mod fetch;
+mod gate;
+mod repair;
+mod serve;
+mod spread;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use windlass_hub_core::State;
 use windlass_protocol::{
     codec,
@@ -16,13 +43,25 @@ use windlass_protocol::{
     session::BLOB_BYTES_MAX,
 };
 
+pub use self::{
+    group::{BlobGroup, Hubs, NoQuorum, Referenced},
+    repair::{Completeness, Repaired},
+};
+
+use self::{fetch::distinct, group::Group, spread::Waiting};
 use crate::{
+    raft::NodeId,
     sealing::{SealError, Sealer},
     store::blobs::{BlobDigest, BlobError, BlobLease, BlobStore, Collected},
 };
 
 /// Indexes kept decoded: one per bundle that agents ask for.
 const INDEXES_CACHED_MAX: usize = 4_096;
+
+/// Digests kept in this way; beyond, the oldest are given up before their time.
+const KEPT_DIGESTS_MAX: usize = 1 << 20;
+/// A read that misses something fetches it, then what that names, then reads.
+const READ_ATTEMPTS: usize = 3;
 
 /// Manifests by address. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,6 +70,43 @@ pub struct Bundles {
     sealer: Arc<Sealer>,
     indexes: Arc<Mutex<BTreeMap<Digest, Arc<Vec<ResourceRef>>>>>,
     limits: BundleLimits,
+    shared: Arc<Shared>,
+}
+
+/// What is bounded by time.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    /// A round without a majority ends after this time. What was fetched stays: the next attempt goes on from there.
+    round: Duration,
+    /// How long blobs are kept that this hub was told to hold, or fetched: far longer than a command takes.
+    kept: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { round: Duration::from_secs(10), kept: Duration::from_secs(600) }
+    }
+}
+
+/// What all clones share.
+struct Shared {
+    timing: Timing,
+    group: OnceLock<Group>,
+    kept: Mutex<Kept>,
+    waiting: Mutex<Waiting>,
+    behind: Arc<Semaphore>,
+    fetches: Semaphore,
+    /// Bundles that were found here with all that they name. Emptied when a blob turns out to be damaged.
+    whole: Mutex<BTreeSet<Digest>>,
+    /// What no member has, as of the last repair.
+    lost: Mutex<BTreeSet<Digest>>,
+    wanted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    leases: VecDeque<(Instant, BlobLease)>,
+    digests: usize,
 }
 
 /// Limits of one bundle (DESIGN.md section 10).
@@ -73,6 +149,20 @@ pub enum BundleError {
         /// What is wrong.
         message: String,
     },
+    /// Too few hubs have it; nothing may be proposed that references it. Try again.
+    #[error(transparent)]
+    NoQuorum(#[from] NoQuorum),
+    /// Too much waits for other hubs. Try again.
+    #[error("too many manifests wait for the other hubs")]
+    Overloaded,
+    /// Another hub did not give what it was asked for.
+    #[error("node {node} did not give its blobs: {reason}")]
+    Peer {
+        /// Which.
+        node: NodeId,
+        /// Why not.
+        reason: String,
+    },
     /// A worker thread was lost.
     #[error("the worker of the blob store ended: {0}")]
     Worker(String),
@@ -82,10 +172,33 @@ impl Bundles {
     /// Over an open blob store.
     #[must_use]
     pub fn new(blobs: BlobStore, sealer: Arc<Sealer>, limits: BundleLimits) -> Self {
-        Self { blobs, sealer, indexes: Arc::default(), limits }
+        Self::timed(blobs, sealer, limits, Timing::default())
     }
 
-    /// Stores manifests; gives the address of their index, and a lease to hold until it is committed. Blocks.
+    fn timed(blobs: BlobStore, sealer: Arc<Sealer>, limits: BundleLimits, timing: Timing) -> Self {
+        let shared = Shared {
+            timing,
+            group: OnceLock::new(),
+            kept: Mutex::default(),
+            waiting: Mutex::default(),
+            behind: spread::behind(),
+            fetches: fetch::places(),
+            whole: Mutex::default(),
+            lost: Mutex::default(),
+            wanted: Notify::new(),
+        };
+        Self { blobs, sealer, indexes: Arc::default(), limits, shared: Arc::new(shared) }
+    }
+
+    /// Makes the other hubs known to all clones; once. Until then this node counts as alone.
+    pub fn join(&self, group: Arc<dyn BlobGroup>) {
+        if self.shared.group.set(group).is_err() {
+            tracing::error!("the group of the blob store was set before");
+        }
+    }
+
+    /// Stores manifests here; gives the address of their index, and a lease to hold until it is committed: pass it to
+    /// [`Bundles::secure`] before proposing. Blocks.
     ///
     /// # Errors
     /// [`BundleError`] naming the manifest that is too large, or why the store failed.
@@ -127,38 +240,63 @@ impl Bundles {
         Ok((digest, lease))
     }
 
-    /// Stores a detail that an agent sent.
+    /// Keeps a stored bundle from being collected; `None` when it is not wholly here. Blocks.
     ///
     /// # Errors
     /// [`BundleError`] when the store fails.
-    pub async fn put_detail(&self, digest: Digest, content: Vec<u8>) -> Result<BlobLease, BundleError> {
-        let blobs = self.blobs.clone();
-        blocking(move || Ok(blobs.put_batch(vec![(BlobDigest(digest.0), Bytes::from(content))])?)).await
+    pub fn lease(&self, index: &Digest) -> Result<Option<BlobLease>, BundleError> {
+        let Some(resources) = self.index(index)? else { return Ok(None) };
+        let named = resources.iter().map(|resource| resource.digest);
+        let digests: BTreeSet<Digest> = std::iter::once(*index).chain(named).collect();
+        let digests: Vec<BlobDigest> = digests.into_iter().map(|digest| BlobDigest(digest.0)).collect();
+        // Leased before looking: what is found present cannot be collected any more.
+        let lease = self.blobs.lease(digests);
+        Ok(self.blobs.missing(lease.digests()).is_empty().then_some(lease))
     }
 
-    /// Reads a detail; `None` when it is not here or no JSON.
+    /// Stores a detail that an agent sent, here and on a majority.
+    ///
+    /// # Errors
+    /// [`BundleError`] when the store fails, or too few hubs answer.
+    pub async fn put_detail(&self, digest: Digest, content: Vec<u8>) -> Result<BlobLease, BundleError> {
+        let blobs = self.blobs.clone();
+        let stored = blocking(move || Ok(blobs.put_batch(vec![(BlobDigest(digest.0), Bytes::from(content))])?)).await?;
+        self.secure([&stored]).await?;
+        Ok(stored)
+    }
+
+    /// Reads a detail; `None` when it is not here (then it is sent for) or no JSON.
     #[must_use]
     pub fn detail(&self, digest: &Digest) -> Option<Value> {
-        let content = self.blobs.get(&BlobDigest(digest.0)).ok()??;
+        let Some(content) = self.read(&BlobDigest(digest.0)).ok()? else {
+            self.shared.wanted.notify_one();
+            return None;
+        };
         serde_json::from_slice(&content).ok()
     }
 
-    /// The manifests of a bundle, Secrets in clear. Blocks.
+    /// The manifests of a bundle, Secrets in clear. What is not here is fetched.
     ///
     /// # Errors
-    /// [`BundleError`] when a manifest is missing or damaged.
-    pub fn manifests(&self, index: &Digest) -> Result<Vec<Value>, BundleError> {
-        let missing = |digest: Digest| BundleError::Content { digest, message: "it is not on this node".to_owned() };
-        let resources = self.index(index)?.ok_or_else(|| missing(*index))?;
-        let read = |resource: &ResourceRef| {
-            let content = self.content(resource)?.ok_or_else(|| missing(resource.digest))?;
-            serde_json::from_slice(&content)
-                .map_err(|error| BundleError::Content { digest: resource.digest, message: error.to_string() })
-        };
-        resources.iter().map(read).collect()
+    /// [`BundleError`] when a manifest is missing everywhere.
+    pub async fn manifests(&self, index: &Digest) -> Result<Vec<Value>, BundleError> {
+        let index = *index;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let this = self.clone();
+            let missed = match blocking(move || this.manifests_here(&index)).await? {
+                Ok(manifests) => return Ok(manifests),
+                Err(missed) => missed,
+            };
+            let first = missed.first().copied().unwrap_or(index);
+            if attempts >= READ_ATTEMPTS || !self.recover(missed).await {
+                return Err(BundleError::Content { digest: first, message: "no hub that answers has it".to_owned() });
+            }
+        }
     }
 
-    /// The blobs that an agent asked for, `None` for those that its assignments do not reference or that are not here.
+    /// The blobs that an agent asked for, `None` for those that its assignments do not reference or that no hub has.
     ///
     /// # Errors
     /// [`BundleError`] when the store fails.
@@ -168,54 +306,156 @@ impl Bundles {
         cluster: String,
         digests: Vec<Digest>,
     ) -> Result<Vec<(Digest, Option<Arc<Vec<u8>>>)>, BundleError> {
-        blocking(move || {
-            let wanted: BTreeSet<Digest> = digests.iter().copied().collect();
-            let mut found = BTreeMap::new();
-            for (_, assignment) in state.assignments_of(&cluster) {
-                for bundle in assignment.bundles() {
-                    if wanted.contains(&bundle.digest)
-                        && !found.contains_key(&bundle.digest)
-                        && let Some(content) = self.blobs.get(&BlobDigest(bundle.digest.0))?
-                    {
-                        found.insert(bundle.digest, Arc::new(content.to_vec()));
-                    }
-                    let Some(resources) = self.index(&bundle.digest)? else { continue };
-                    for resource in resources.iter().filter(|resource| wanted.contains(&resource.digest)) {
-                        if let Entry::Vacant(place) = found.entry(resource.digest)
-                            && let Some(content) = self.content(resource)?
-                        {
-                            place.insert(Arc::new(content));
-                        }
-                    }
-                }
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (this, state, cluster, wanted) = (self.clone(), Arc::clone(&state), cluster.clone(), digests.clone());
+            let (found, missed) = blocking(move || this.serve_here(&state, &cluster, &wanted)).await?;
+            if missed.is_empty() || attempts >= READ_ATTEMPTS || !self.recover(missed).await {
+                return Ok(digests.into_iter().map(|digest| (digest, found.get(&digest).cloned())).collect());
             }
-            Ok(digests.into_iter().map(|digest| (digest, found.get(&digest).cloned())).collect())
-        })
-        .await
+        }
     }
 
-    /// Removes what nothing references. Blocks.
+    /// Removes what nothing references and nobody holds. Blocks.
     ///
     /// # Errors
     /// [`BundleError`] when the store fails; nothing that is kept is ever lost.
     pub fn collect(&self, state: &State) -> Result<Collected, BundleError> {
+        self.expire_kept();
         let mut keep: BTreeSet<Digest> = state.referenced().collect();
-        for (_, assignment) in state.assignments() {
+        let bundles: BTreeSet<Digest> = Referenced::of(state).bundles;
+        for bundle in &bundles {
+            let Some(resources) = self.index(bundle)? else {
+                // What it names is not known, so nothing can be told from garbage.
+                tracing::info!(%bundle, "blobs are not collected: an index is missing and must be fetched first");
+                self.shared.wanted.notify_one();
+                return Ok(Collected::default());
+            };
+            keep.extend(resources.iter().map(|resource| resource.digest));
+        }
+        self.shared.whole.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| bundles.contains(digest));
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest, _| keep.contains(digest));
+        Ok(self.blobs.collect(&|digest| keep.contains(&Digest(digest.0)))?)
+    }
+
+    /// Fetches what a read has missed; says whether another read is worth it.
+    async fn recover(&self, missed: Vec<Digest>) -> bool {
+        // Whatever comes of this, what else is missing shall be looked for.
+        self.shared.wanted.notify_one();
+        let Some(group) = self.group() else { return false };
+        let (count, sources) = (missed.len(), distinct(group.members(), group.this()));
+        let left = self.fetch_from_any(&group, missed, &sources).await;
+        left.blobs.len() < count
+    }
+
+    /// The manifests, or what of them is not here.
+    fn manifests_here(&self, index: &Digest) -> Result<Result<Vec<Value>, Vec<Digest>>, BundleError> {
+        let Some(resources) = self.index(index)? else { return Ok(Err(vec![*index])) };
+        let (mut manifests, mut missed) = (Vec::with_capacity(resources.len()), Vec::new());
+        for resource in resources.iter() {
+            let Some(content) = self.content(resource)? else {
+                missed.push(resource.digest);
+                continue;
+            };
+            manifests.push(
+                serde_json::from_slice(&content)
+                    .map_err(|error| BundleError::Content { digest: resource.digest, message: error.to_string() })?,
+            );
+        }
+        if missed.is_empty() { Ok(Ok(manifests)) } else { Ok(Err(missed)) }
+    }
+
+    fn serve_here(&self, state: &State, cluster: &str, digests: &[Digest]) -> Result<Served, BundleError> {
+        let wanted: BTreeSet<Digest> = digests.iter().copied().collect();
+        let (mut found, mut missed, mut unread) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        for (_, assignment) in state.assignments_of(cluster) {
             for bundle in assignment.bundles() {
-                if let Some(resources) = self.index(&bundle.digest)? {
-                    keep.extend(resources.iter().map(|resource| resource.digest));
+                if wanted.contains(&bundle.digest) && !found.contains_key(&bundle.digest) {
+                    match self.read(&BlobDigest(bundle.digest.0))? {
+                        Some(content) => drop(found.insert(bundle.digest, Arc::new(content.to_vec()))),
+                        None => drop(missed.insert(bundle.digest)),
+                    }
+                }
+                let Some(resources) = self.index(&bundle.digest)? else {
+                    unread.insert(bundle.digest);
+                    continue;
+                };
+                for resource in resources.iter().filter(|resource| wanted.contains(&resource.digest)) {
+                    if let Entry::Vacant(place) = found.entry(resource.digest) {
+                        match self.content(resource)? {
+                            Some(content) => drop(place.insert(Arc::new(content))),
+                            None => drop(missed.insert(resource.digest)),
+                        }
+                    }
                 }
             }
         }
-        self.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest, _| keep.contains(digest));
-        Ok(self.blobs.collect(&|digest| keep.contains(&Digest(digest.0)))?)
+        // An index that is not here may name what was not found.
+        if wanted.iter().any(|digest| !found.contains_key(digest)) {
+            missed.append(&mut unread);
+        }
+        Ok((found, missed.into_iter().collect()))
+    }
+
+    /// Keeps blobs from collection for a while, present or not.
+    fn keep(&self, digests: &[Digest]) {
+        self.keep_lease(self.blobs.lease(digests.iter().map(|digest| BlobDigest(digest.0)).collect()));
+    }
+
+    fn keep_lease(&self, lease: BlobLease) {
+        self.expire_kept();
+        let mut given_up = Vec::new();
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.digests += lease.digests().len();
+        kept.leases.push_back((Instant::now() + self.shared.timing.kept, lease));
+        while kept.digests > KEPT_DIGESTS_MAX
+            && let Some((_, oldest)) = kept.leases.pop_front()
+        {
+            kept.digests = kept.digests.saturating_sub(oldest.digests().len());
+            given_up.push(oldest);
+        }
+        drop(kept);
+        if !given_up.is_empty() {
+            tracing::warn!(limit = KEPT_DIGESTS_MAX, "too many blobs are held for other hubs; the oldest are let go");
+        }
+    }
+
+    fn expire_kept(&self) {
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.leases.front().is_some_and(|(end, _)| *end <= now) {
+            if let Some((_, lease)) = kept.leases.pop_front() {
+                kept.digests = kept.digests.saturating_sub(lease.digests().len());
+                // Dropped without the lock.
+                expired.push(lease);
+            }
+        }
+    }
+
+    fn group(&self) -> Option<Group> {
+        self.shared.group.get().cloned()
+    }
+
+    /// Reads a blob; a damaged one is as good as none, and is told once: the store forgets it.
+    fn read(&self, digest: &BlobDigest) -> Result<Option<Bytes>, BundleError> {
+        match self.blobs.get(digest) {
+            Err(error @ BlobError::Damaged { .. }) => {
+                tracing::error!(%error, "damaged blob");
+                self.shared.whole.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.shared.wanted.notify_one();
+                Ok(None)
+            }
+            read => Ok(read?),
+        }
     }
 
     fn index(&self, digest: &Digest) -> Result<Option<Arc<Vec<ResourceRef>>>, BundleError> {
         if let Some(known) = self.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(digest) {
             return Ok(Some(Arc::clone(known)));
         }
-        let Some(content) = self.blobs.get(&BlobDigest(digest.0))? else { return Ok(None) };
+        let Some(content) = self.read(&BlobDigest(digest.0))? else { return Ok(None) };
         let BundleIndex::V1 { resources } = codec::from_bytes(&content, BLOB_BYTES_MAX)
             .map_err(|error| BundleError::Content { digest: *digest, message: error.to_string() })?;
         let resources = Arc::new(resources);
@@ -228,11 +468,20 @@ impl Bundles {
     }
 
     fn content(&self, resource: &ResourceRef) -> Result<Option<Vec<u8>>, BundleError> {
-        let Some(content) = self.blobs.get(&BlobDigest(resource.digest.0))? else { return Ok(None) };
+        let Some(content) = self.read(&BlobDigest(resource.digest.0))? else { return Ok(None) };
         if resource.sealed {
             return Ok(Some(self.sealer.open(&resource.digest.0, &content)?));
         }
         Ok(Some(content.to_vec()))
+    }
+}
+
+/// What was found, and what was not although it is referenced.
+type Served = (BTreeMap<Digest, Arc<Vec<u8>>>, Vec<Digest>);
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
 
@@ -241,45 +490,4 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
 ) -> Result<T, BundleError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| BundleError::Worker(error.to_string()))?
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::store::blobs::BlobOptions;
-
-    fn bundles(folder: &std::path::Path) -> Bundles {
-        let blobs = BlobStore::open(folder, BlobOptions::default()).unwrap();
-        let limits = BundleLimits { resources: 3, manifest_bytes: 10_000, bundle_bytes: 20_000 };
-        Bundles::new(blobs, Arc::new(Sealer::new(&[1; 32]).unwrap()), limits)
-    }
-
-    #[test]
-    fn secrets_are_sealed_on_disk_and_come_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let bundles = bundles(folder.path());
-        let secret =
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "aHVudGVyMg=="}});
-        let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
-        let manifests = vec![secret, config];
-        let (digest, _lease) = bundles.put(&manifests).unwrap();
-        assert_eq!(bundles.manifests(&digest).unwrap(), manifests);
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let content = std::fs::read(file.unwrap().path()).unwrap();
-            assert!(!content.windows(12).any(|part| part == b"aHVudGVyMg=="), "the secret is readable on disk");
-        }
-        assert_eq!(bundles.put(&manifests).unwrap().0, digest, "the same content has the same address");
-    }
-
-    #[test]
-    fn limits_name_the_manifest() {
-        let folder = tempfile::tempdir().unwrap();
-        let bundles = bundles(folder.path());
-        let large = json!({"kind": "ConfigMap", "metadata": {"name": "big"}, "data": {"x": "y".repeat(20_000)}});
-        let error = bundles.put(&[large]).unwrap_err().to_string();
-        assert!(error.contains("ConfigMap big") && error.contains("limits.manifest_bytes"), "{error}");
-        assert!(bundles.put(&vec![json!({}); 4]).unwrap_err().to_string().contains("limits.bundle_resources"));
-    }
 }

@@ -2,11 +2,12 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{Config, Flags},
+    group::join::join,
     init::init,
     node::Node,
     telemetry,
@@ -24,21 +25,49 @@ pub struct Cli {
 enum Subcommands {
     /// Make a new group: trust domain, keys, admin account.
     Init(Flags),
-    /// Serve agents and users.
-    Serve(Flags),
+    /// Serve agents and users; with --join, become a member of a group first.
+    Serve(Serve),
+    /// Print a join token for another hub; asks the hub that this directory's kubeconfig names.
+    Token(Token),
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+    /// Peer address (`host:port`, UDP) of a hub of the group to join; without effect once this node has joined.
+    #[arg(long, env = "WINDLASS_HUB_JOIN", value_name = "HOST:PORT", requires = "token")]
+    join: Option<String>,
+    /// Token from `windlass hub token`.
+    #[arg(long, env = "WINDLASS_HUB_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Token {
+    #[command(flatten)]
+    flags: Flags,
+    /// How long it can be used.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+    expires: u64,
 }
 
 /// Runs a command line.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let (Subcommands::Init(flags) | Subcommands::Serve(flags)) = &cli.command;
+    let flags = match &cli.command {
+        Subcommands::Init(flags) => flags,
+        Subcommands::Serve(serve) => &serve.flags,
+        Subcommands::Token(token) => &token.flags,
+    };
     let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| {
         telemetry::install(config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             match cli.command {
                 Subcommands::Init(_) => initialize(&config).await,
-                Subcommands::Serve(_) => serve(&config).await,
+                Subcommands::Serve(options) => serve(&config, &options).await,
+                Subcommands::Token(token) => print_token(&config, token.expires).await,
             }
         })
     });
@@ -72,12 +101,25 @@ async fn initialize(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
-    let node = Node::start(config).await?;
+async fn print_token(config: &Config, seconds: u64) -> anyhow::Result<()> {
+    let token = crate::token::hub_token(&config.data.join("admin.kubeconfig"), seconds).await?;
+    writeln!(std::io::stdout().lock(), "{token}")?;
+    Ok(())
+}
+
+async fn serve(config: &Config, options: &Serve) -> anyhow::Result<()> {
+    if let (Some(address), Some(token)) = (&options.join, &options.token) {
+        join(config, address, token).await?;
+    }
+    let mut node = Node::start(config).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        reason = node.failed() => {
+            node.stop().await;
+            anyhow::bail!(reason);
+        }
     }
     tracing::info!("shutting down");
     node.stop().await;

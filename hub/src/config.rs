@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 /// Port of agents (UDP) and of the API (TCP).
 pub const DEFAULT_PORT: u16 = 7443;
+/// Port of the other hubs (UDP).
+pub const DEFAULT_PEER_PORT: u16 = 7444;
 
 /// What `windlass-hub init` and `serve` take from the command line and the environment.
 #[derive(Args, Clone, Debug, Default)]
@@ -31,6 +33,15 @@ pub struct Flags {
     /// `host:port` under which agents and users reach this hub; may be repeated.
     #[arg(long, env = "WINDLASS_HUB_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
     pub advertise: Vec<String>,
+    /// Address for the other hubs, UDP [default: 0.0.0.0:7444].
+    #[arg(long, env = "WINDLASS_HUB_LISTEN_PEERS", value_name = "ADDR")]
+    pub listen_peers: Option<SocketAddr>,
+    /// `host:port` under which the other hubs reach this hub.
+    #[arg(long, env = "WINDLASS_HUB_ADVERTISE_PEERS", value_name = "HOST:PORT")]
+    pub advertise_peers: Option<String>,
+    /// Name of this hub for people [default: hub-<node>].
+    #[arg(long, env = "WINDLASS_HUB_NAME", value_name = "NAME")]
+    pub name: Option<String>,
     /// File with the operator key (64 hex digits): seals secrets and the root key at rest.
     #[arg(long, env = "WINDLASS_HUB_OPERATOR_KEY_FILE", value_name = "FILE")]
     pub operator_key_file: Option<PathBuf>,
@@ -61,6 +72,9 @@ struct File {
     listen_agents: Option<SocketAddr>,
     listen_api: Option<SocketAddr>,
     advertise: Vec<String>,
+    listen_peers: Option<SocketAddr>,
+    advertise_peers: Option<String>,
+    name: Option<String>,
     operator_key_file: Option<PathBuf>,
     webhook_secret_file: Option<PathBuf>,
     log_format: Option<LogFormat>,
@@ -141,6 +155,12 @@ pub struct Config {
     pub listen_api: SocketAddr,
     /// `host:port` under which agents and users reach this hub.
     pub advertise: Vec<String>,
+    /// Address for the other hubs, UDP.
+    pub listen_peers: SocketAddr,
+    /// `host:port` under which the other hubs reach this hub; without it, where it listens, if that is one address.
+    pub advertise_peers: Option<String>,
+    /// Name of this hub for people.
+    pub name: Option<String>,
     /// File of the operator key; `<data>/operator.key` unless it is kept elsewhere.
     pub operator_key_file: PathBuf,
     /// File with the secret of the GitHub webhook; without it the webhook is closed.
@@ -205,6 +225,17 @@ impl Config {
         Self::resolve(flags, file)
     }
 
+    /// Where agents and users are told to find this hub, once it is known where it listens; before, as far as the
+    /// configuration says.
+    #[must_use]
+    pub fn agent_addresses(&self) -> Vec<String> {
+        match &self.advertise {
+            given if !given.is_empty() => given.clone(),
+            _ if self.listen_agents.ip().is_unspecified() || self.listen_agents.port() == 0 => Vec::new(),
+            _ => vec![self.listen_agents.to_string()],
+        }
+    }
+
     fn resolve(flags: &Flags, file: File) -> Result<Self, ConfigError> {
         let data = flags.data.clone().or(file.data).ok_or_else(|| ConfigError::Value {
             name: "data",
@@ -214,13 +245,18 @@ impl Config {
         let listen_agents = flags.listen_agents.or(file.listen_agents).unwrap_or_else(|| any(DEFAULT_PORT));
         let listen_api = flags.listen_api.or(file.listen_api).unwrap_or_else(|| any(DEFAULT_PORT));
         let advertise = if flags.advertise.is_empty() { file.advertise } else { flags.advertise.clone() };
-        for address in &advertise {
-            let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
-                let message = format!("{address:?} is no host:port, such as hub.example.com:7443");
-                return Err(ConfigError::Value { name: "advertise", message });
+        let listen_peers = flags.listen_peers.or(file.listen_peers).unwrap_or_else(|| any(DEFAULT_PEER_PORT));
+        let advertise_peers = flags.advertise_peers.clone().or(file.advertise_peers).or_else(|| {
+            let fixed = !listen_peers.ip().is_unspecified() && listen_peers.port() != 0;
+            let beside = advertise.first().and_then(|address| address.rsplit_once(':'));
+            match beside {
+                _ if fixed => Some(listen_peers.to_string()),
+                Some((host, _)) if listen_peers.port() != 0 => Some(format!("{host}:{}", listen_peers.port())),
+                _ => None,
             }
-        }
+        });
+        check_addresses("advertise", &advertise)?;
+        check_addresses("advertise_peers", advertise_peers.as_slice())?;
         check_limits(&file.limits)?;
         let agent_certificate = match file.agent_certificate_seconds {
             None => Duration::from_secs(24 * 3600),
@@ -236,6 +272,9 @@ impl Config {
             listen_agents,
             listen_api,
             advertise,
+            listen_peers,
+            advertise_peers,
+            name: flags.name.clone().or(file.name),
             operator_key_file,
             webhook_secret_file: flags.webhook_secret_file.clone().or(file.webhook_secret_file),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
@@ -255,6 +294,17 @@ fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text)
         .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim_end().to_owned() })
+}
+
+fn check_addresses(name: &'static str, addresses: &[String]) -> Result<(), ConfigError> {
+    for address in addresses {
+        let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+        if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+            let message = format!("{address:?} is no host:port, such as hub.example.com:7443");
+            return Err(ConfigError::Value { name, message });
+        }
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {

@@ -109,7 +109,7 @@ impl Gateway {
 
     fn route(&self, effect: &Effect) {
         match effect {
-            Effect::Object(_) => {}
+            Effect::Object(_) | Effect::Hubs | Effect::Trust { .. } | Effect::Hashes(_) => {}
             Effect::Desired { cluster, .. } => self.registry.send(cluster, SessionCommand::Look),
             Effect::Disconnect { cluster, keep_serial, reason } => {
                 let command = SessionCommand::Disconnect { keep_serial: *keep_serial, reason: reason.clone() };

@@ -20,11 +20,12 @@ use windlass_transport::identity::RootPin;
 
 use crate::{
     config::Config,
+    group::announce::announcement,
     machine::StateMachine,
     raft::{NoPeers, Peer, RaftConfig, RaftNode},
     replica::{Replica, wall_clock},
     sealing::Sealer,
-    store::{Identity, Store, StoreId, StoreOptions},
+    store::{Identity, Store, StoreId, StoreOptions, disk},
     trust::{Trust, operator_key, write_private},
 };
 
@@ -82,6 +83,7 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
             identity.cluster
         );
     }
+    disk::check_free(&config.data, disk::START_BYTES)?;
     std::fs::create_dir_all(&config.data).with_context(|| format!("cannot create {}", config.data.display()))?;
     let random = SystemRandom::new();
     let made_key = !config.operator_key_file.exists();
@@ -97,7 +99,7 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
         .await
         .context("the store's worker ended")??;
     let admin_token = AdminToken(format!("wla_{}", URL_SAFE_NO_PAD.encode(random_bytes::<32>(&random)?)));
-    found(config, store, &trust_domain, &cluster.to_string(), &sealer, &admin_token).await?;
+    found(config, store, &trust, &trust_domain, &sealer, &admin_token).await?;
     let port = config.listen_api.port();
     let server = config.advertise.first().cloned().unwrap_or_else(|| format!("127.0.0.1:{port}"));
     let kubeconfig = config.data.join("admin.kubeconfig");
@@ -111,20 +113,31 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
 async fn found(
     config: &Config,
     store: Store,
+    trust: &Trust,
     trust_domain: &str,
-    cluster: &str,
     sealer: &Sealer,
     admin_token: &AdminToken,
 ) -> anyhow::Result<()> {
+    let identity = store.identity();
     let machine = Arc::new(StateMachine::default());
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
     let raft = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, Arc::new(NoPeers)).await?;
-    let address = config.advertise.first().cloned().unwrap_or_default();
+    let address = config.advertise_peers.clone().unwrap_or_default();
     raft.bootstrap(BTreeMap::from([(FIRST_NODE, Peer { name: "hub-1".to_owned(), address })])).await?;
     let replica = Replica::new(machine, raft.clone());
     let uids = (0..3).map(|_| replica.new_uid()).collect::<Result<_, _>>()?;
-    let bootstrap = Command::Bootstrap { cluster_id: cluster.to_owned(), trust_domain: trust_domain.to_owned(), uids };
+    let (cluster_id, trust_domain) = (identity.cluster.to_string(), trust_domain.to_owned());
+    let bootstrap = Command::Bootstrap { cluster_id, trust_domain, uids };
     replica.propose("hub", "init", Vec::new(), bootstrap).await?;
+    let record = Trust::founding_record(config)?;
+    replica.propose("hub", "init", Vec::new(), Command::SetTrust { trust: record }).await?;
+    let announce = Command::AnnounceHub {
+        node: FIRST_NODE,
+        store: *identity.store.as_bytes(),
+        key: trust.issuer_digest(),
+        hub: announcement(config, Some(FIRST_NODE), config.agent_addresses()),
+    };
+    replica.propose("hub", "init", Vec::new(), announce).await?;
     let hash = Digest::of(admin_token.expose().as_bytes()).to_string();
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",

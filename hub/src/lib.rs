@@ -5,6 +5,8 @@
 //! | [`config`], [`command`], [`telemetry`] | command line; file, environment and flags become one `Config`; logs |
 //! | [`init`], [`node`] | a new group; a running hub and how it drains |
 //! | [`store`], [`raft`] | sled, blobs, the log and openraft |
+//! | [`peers`], [`group`] | hubs among themselves: transport; members, joins, forwarded writes |
+//! | [`peers`] | hubs among themselves: QUIC, mutual TLS, threads of their own |
 //! | [`machine`], [`replica`], [`events`] | the replicated state in this process, and the way to change it |
 //! | [`sealing`], [`trust`] | secrets at rest; root, issuing keys and certificates |
 //! | [`source`], `repositories`, `generator_trees` | Git, its credentials, and what generators read |
@@ -20,10 +22,12 @@ pub mod config;
 pub mod events;
 pub mod gateway;
 mod generator_trees;
+pub mod group;
 pub mod init;
 mod local;
 pub mod machine;
 pub mod node;
+pub mod peers;
 pub mod raft;
 pub mod rendering;
 pub mod replica;
@@ -33,4 +37,5 @@ pub mod source;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+mod token;
 pub mod trust;

@@ -51,6 +51,14 @@ pub(crate) struct Local {
     pub(crate) webhook_secret: Option<Vec<u8>>,
 }
 
+impl Local {
+    /// Where agents find the hubs.
+    fn hubs(&self) -> Vec<String> {
+        let known = self.replica.state().hub_addresses();
+        if known.is_empty() { self.hubs.clone() } else { known }
+    }
+}
+
 /// The API over this node.
 pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local: Arc<Local>) -> ApiServer {
     let limits = ApiLimits {
@@ -82,6 +90,10 @@ impl Presence for Local {
     fn sessions(&self) -> usize {
         self.registry.count()
     }
+
+    fn pin(&self) -> RootPin {
+        self.pin
+    }
 }
 
 impl Admission for Local {
@@ -97,7 +109,7 @@ impl Admission for Local {
             let expires_at = wall_clock().plus(expires_in);
             let command = Command::AddToken { hash, cluster: cluster.to_owned(), expires_at };
             self.replica.propose(subject, "api", Vec::new(), command).await?;
-            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs.clone() })
+            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs() })
         })
     }
 }
@@ -110,9 +122,7 @@ impl Manifests for Local {
                 ProviderError::NotFound(format!("{application} has no rendered manifests: see its conditions"))
             })?;
             let Some(target) = assignment.target.clone() else { return Ok(Vec::new()) };
-            let bundles = self.bundles.clone();
-            let reading = tokio::task::spawn_blocking(move || bundles.manifests(&target.digest));
-            let read = reading.await.map_err(|error| ProviderError::Internal(error.to_string()))?;
+            let read = self.bundles.manifests(&target.digest).await;
             read.map_err(|error| ProviderError::Unavailable(error.to_string()))
         })
     }

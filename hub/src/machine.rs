@@ -3,6 +3,7 @@
 //! Readers get a cheap snapshot of the state and never hold a lock while they work with it.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -13,10 +14,14 @@ use windlass_hub_core::{
     command::ENVELOPE_BYTES_MAX,
     snapshot::{self, SnapshotError},
 };
-use windlass_protocol::{codec, ids::StateRevision};
+use windlass_protocol::{
+    codec,
+    ids::{Digest, StateRevision},
+};
 
 use crate::{
     events::EventRing,
+    group::compare::COMPARE_EVERY,
     raft::{Machine, RestoreError, SnapshotSource},
 };
 
@@ -32,6 +37,10 @@ pub struct StateMachine {
     events: Mutex<EventRing>,
     effects: broadcast::Sender<Arc<Vec<Effect>>>,
     revision: watch::Sender<StateRevision>,
+    /// The newest state that is to be hashed and compared.
+    picked: watch::Sender<Option<Arc<State>>>,
+    /// The newest hash, and after how many envelopes.
+    hashed: Mutex<Option<(u64, Digest)>>,
 }
 
 impl Default for StateMachine {
@@ -41,6 +50,8 @@ impl Default for StateMachine {
             events: Mutex::default(),
             effects: broadcast::channel(EFFECTS_BEHIND_MAX).0,
             revision: watch::channel(StateRevision::ZERO).0,
+            picked: watch::channel(None).0,
+            hashed: Mutex::default(),
         }
     }
 }
@@ -62,6 +73,21 @@ impl StateMachine {
     #[must_use]
     pub fn revision(&self) -> watch::Receiver<StateRevision> {
         self.revision.subscribe()
+    }
+
+    /// The state at each point at which replicas are compared.
+    pub(crate) fn picked(&self) -> watch::Receiver<Option<Arc<State>>> {
+        self.picked.subscribe()
+    }
+
+    /// The newest hash of the state here, and after how many envelopes.
+    #[must_use]
+    pub fn hashed(&self) -> Option<(u64, Digest)> {
+        *self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_hashed(&self, applied: u64, hash: Digest) {
+        *self.hashed.lock().unwrap_or_else(PoisonError::into_inner) = Some((applied, hash));
     }
 
     /// Reads the ring of recent changes.
@@ -98,7 +124,11 @@ impl Machine for StateMachine {
                 if let Err(rejection) = &applied.result {
                     tracing::debug!(index, %rejection, subject = envelope.subject, "command rejected");
                 }
+                let compare = state.meta().applied.is_multiple_of(COMPARE_EVERY);
                 self.publish(state, applied.effects);
+                if compare {
+                    self.picked.send_replace(Some(self.state()));
+                }
                 applied.result
             }
             // The same on every replica: an entry that no build can read changes nothing.
@@ -124,6 +154,18 @@ impl Machine for StateMachine {
         self.publish(state, Vec::new());
         Ok(())
     }
+}
+
+/// The bundles that the state in a snapshot references, without building the state. Blocks.
+///
+/// # Errors
+/// [`RestoreError`] when the snapshot cannot be read.
+pub(crate) fn bundles_of_snapshot(input: &mut dyn Read) -> Result<BTreeSet<Digest>, RestoreError> {
+    let mut bundles = BTreeSet::new();
+    while let Some(record) = read_record(input)? {
+        bundles.extend(snapshot::bundles_in(&record).map_err(restore_error)?);
+    }
+    Ok(bundles)
 }
 
 /// Encodes the answer to a command.

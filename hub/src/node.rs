@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_render::Limits as RenderLimits;
 use windlass_transport::{
@@ -12,18 +13,26 @@ use windlass_transport::{
 };
 
 use crate::{
-    blobs::{BundleLimits, Bundles},
+    blobs::{BundleLimits, Bundles, Hubs},
     config::Config,
     gateway::{Gateway, Registry},
+    group::{
+        GroupService,
+        announce::{SOFTWARE, announce, announcement},
+        compare::compare,
+        join::Joins,
+        members,
+    },
     local::Local,
     machine::StateMachine,
-    raft::{NoPeers, RaftConfig, RaftNode},
+    peers::{Expected, PeerTls, Peers, PeersConfig},
+    raft::{RaftConfig, RaftNode},
     rendering::Renderer,
     replica::{Replica, wall_clock},
     sealing::Sealer,
     source::{LocalAccess, SourceConfig, Sources},
     store::{
-        Store, StoreOptions,
+        Identity, Store, StoreId, StoreOptions,
         blobs::{BlobOptions, BlobStore},
     },
     tasks::{self, Planner},
@@ -46,8 +55,11 @@ pub struct Node {
     pub pin: RootPin,
     /// Roots (PEM).
     pub roots: String,
-    /// Where agents are told to find the hubs.
+    /// Where agents are told to find this hub.
     pub hubs: Vec<String>,
+    /// Where the other hubs are served.
+    pub peers_address: SocketAddr,
+    failure: watch::Receiver<Option<String>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -60,8 +72,7 @@ impl Node {
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let sealer = operator_key(config, None)?;
         let trust = Arc::new(Trust::load(config, &sealer)?);
-        let (machine, raft) = start_raft(config).await?;
-        let replica = Replica::new(machine, raft);
+        let (replica, peers) = start_replica(config, &trust).await?;
         let node = replica.raft().identity().node;
         let (listener, https) = listen(config, &trust, &replica, node)?;
         let (api_address, agents_address) = (https.local_address(), listener.local_address()?);
@@ -71,21 +82,52 @@ impl Node {
             config.advertise.clone()
         };
         let parts = Parts::build(config, &replica, &trust, &sealer, node, hubs.clone())?;
+        parts.bundles.join(Arc::new(Hubs { replica: replica.clone(), peers: peers.clone() }));
+        replica.raft().gate_snapshots(Arc::new(parts.bundles.clone()));
+        // Only now may others send anything: a snapshot must not pass its gate.
+        peers.serve(Arc::new(parts.group_service()));
+        let bundles = parts.bundles.clone();
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         parts.spawn(config, listener, https, &tasks, &shutdown)?;
+        let peers_address = peers.local_address()?;
+        let mut hub = announcement(config, Some(node), hubs.clone());
+        if hub.address.is_empty() {
+            hub.address = reachable(peers_address).to_string();
+        }
+        tasks.spawn(announce(replica.clone(), trust.issuer_digest(), hub, shutdown.clone()));
+        tasks.spawn(members::follow(replica.clone(), bundles, shutdown.clone()));
+        let (failed, failure) = watch::channel(None);
+        tasks.spawn(watch_failure(replica.clone(), failed, shutdown.clone()));
         tasks.close();
         tracing::info!(node, api = %api_address, agents = %agents_address, "hub is serving");
         let (pin, roots) = (trust.pin(), trust.bundle().pem().to_owned());
-        Ok(Self { replica, api_address, agents_address, pin, roots, hubs, tasks, shutdown })
+        Ok(Self { replica, api_address, agents_address, pin, roots, hubs, peers_address, failure, tasks, shutdown })
     }
 
-    /// Ends sessions and requests, then Raft and the store.
+    /// Waits until this hub must not go on: its disk failed, or its state differs from that of the others.
+    pub async fn failed(&mut self) -> String {
+        match self.failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Lets another hub lead, ends sessions and requests, then Raft, the store and the peers.
     pub async fn stop(self) {
+        // Before anything is closed: writes that wait for the new leader are still answered here.
+        if self.replica.leads()
+            && let Err(reason) = members::yield_leadership(&self.replica, None).await
+        {
+            tracing::debug!(reason, "leadership not handed over");
+        }
         self.shutdown.cancel();
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
         self.replica.raft().shutdown().await;
+        if let Some(peers) = self.replica.peers() {
+            peers.shutdown().await;
+        }
     }
 }
 
@@ -162,6 +204,15 @@ impl Parts {
         Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
     }
 
+    fn group_service(&self) -> GroupService {
+        GroupService {
+            replica: self.replica.clone(),
+            joins: Joins { sealer: Arc::clone(&self.sealer) },
+            registry: Arc::clone(&self.gateway.registry),
+            bundles: self.bundles.clone(),
+        }
+    }
+
     fn spawn(
         self,
         config: &Config,
@@ -173,6 +224,7 @@ impl Parts {
         tasks.spawn(self.gateway.run(listener, shutdown.clone()));
         tasks.spawn(self.planner.run(shutdown.clone()));
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
+        tasks.spawn(tasks::repair_blobs(self.bundles.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
         tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
@@ -180,17 +232,67 @@ impl Parts {
     }
 }
 
-async fn start_raft(config: &Config) -> anyhow::Result<(Arc<StateMachine>, RaftNode)> {
+/// Opens the store, and takes part in the group over the peers' own threads.
+async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replica, Peers)> {
     let folder = config.data.join("store");
-    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &StoreOptions::default()));
+    let opening = tokio::task::spawn_blocking(move || {
+        disk::check_free(&folder, disk::START_BYTES)?;
+        Store::open(&folder, &StoreOptions::default())
+    });
     let store = opening
         .await
         .context("the store's worker ended")?
         .with_context(|| format!("{}: for a new group run `windlass-hub init` first", config.data.display()))?;
     let machine = Arc::new(StateMachine::default());
+    let peers = start_peers(config, trust, store.identity(), &machine)?;
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
-    let raft = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, Arc::new(NoPeers)).await?;
-    Ok((machine, raft))
+    let starting = RaftNode::start(raft_config, store, Arc::clone(&machine) as _, peers.network());
+    let raft = peers.runtime().spawn(starting).await.context("Raft ended while it started")??;
+    Ok((Replica::new(machine, raft).with_peers(peers.clone()), peers))
+}
+
+fn start_peers(
+    config: &Config,
+    trust: &Trust,
+    identity: Identity,
+    machine: &Arc<StateMachine>,
+) -> anyhow::Result<Peers> {
+    let serial = u128::from_be_bytes(*StoreId::random()?.as_bytes()) >> 1;
+    let certificate = trust.hub_identity(identity.node, &[], wall_clock(), serial)?;
+    let (known, addresses) = (Arc::clone(machine), Arc::clone(machine));
+    let peers = PeersConfig {
+        listen: config.listen_peers,
+        identity,
+        software: SOFTWARE.to_owned(),
+        tls: PeerTls { certificate, bundle: trust.bundle().clone() },
+        expectations: Arc::new(move |node| match known.state().hub(node) {
+            None => Expected::Unknown,
+            Some(hub) if hub.removed => Expected::Removed,
+            Some(hub) => Expected::Known(StoreId::from_bytes(hub.store)),
+        }),
+        directory: Arc::new(move |node| addresses.state().hub(node).map(|hub| hub.address.clone())),
+    };
+    let listen = config.listen_peers;
+    Peers::start(peers).with_context(|| format!("cannot listen for the other hubs on {listen}/udp"))
+}
+
+/// Says once why this hub must not go on.
+async fn watch_failure(replica: Replica, failed: watch::Sender<Option<String>>, shutdown: CancellationToken) {
+    let mut status = replica.raft().status();
+    let stopped = async {
+        match status.wait_for(|status| status.failure.is_some()).await {
+            Ok(status) => status.failure.clone(),
+            Err(_) => None,
+        }
+    };
+    let reason = tokio::select! {
+        reason = compare(replica.clone(), shutdown) => reason,
+        reason = stopped => reason,
+    };
+    if let Some(reason) = reason {
+        tracing::error!(reason, "this hub stops");
+        failed.send_replace(Some(reason));
+    }
 }
 
 fn listen(config: &Config, trust: &Trust, replica: &Replica, node: u64) -> anyhow::Result<(Listener, HttpsListener)> {

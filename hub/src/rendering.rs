@@ -15,7 +15,11 @@ use windlass_hub_core::planner::{Observed, ToRender};
 use windlass_protocol::{ids::Digest, json, manifest, message::BundleRef};
 use windlass_render::{BuildEnvironment, Limits, Request, Tree};
 
-use crate::{blobs::Bundles, source::CommitId, store::blobs::BlobLease};
+use crate::{
+    blobs::{BundleError, Bundles},
+    source::CommitId,
+    store::blobs::BlobLease,
+};
 
 /// Memo entries: one per Application (DESIGN.md section 10), each a few kilobytes at most.
 const MEMO_MAX: usize = 100_000;
@@ -81,6 +85,14 @@ impl Renderer {
         }
     }
 
+    /// Has the blobs of these leases on a majority of hubs: to be awaited before their digests are proposed.
+    ///
+    /// # Errors
+    /// [`BundleError`] names the hubs that did not answer.
+    pub async fn secure<'a>(&self, leases: impl IntoIterator<Item = &'a BlobLease>) -> Result<(), BundleError> {
+        self.bundles.secure(leases).await
+    }
+
     fn remember(&self, key: Digest, remembered: Remembered) {
         let mut memo = self.memo.lock().unwrap_or_else(PoisonError::into_inner);
         if memo.len() >= MEMO_MAX {
@@ -107,9 +119,11 @@ impl Work {
         let key = self.key();
         if let Some(known) = self.renderer.remembered(&key) {
             let same = known.read.iter().all(|(path, id)| self.tree.object_id(path).is_ok_and(|now| now == *id));
-            if same {
+            // A bundle that was never released may have been collected since.
+            let kept = || self.renderer.bundles.lease(&known.observed.bundle.digest).ok().flatten();
+            if same && let Some(lease) = kept() {
                 let bundle = BundleRef { digest: known.observed.bundle.digest, revision: self.revision };
-                return Ok((Observed { bundle, ..known.observed.clone() }, None));
+                return Ok((Observed { bundle, ..known.observed.clone() }, Some(lease)));
             }
         }
         let request = Request {

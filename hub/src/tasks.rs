@@ -2,6 +2,7 @@
 
 mod collect;
 mod plan;
+mod repair;
 mod tick;
 
-pub use self::{collect::collect_garbage, plan::Planner, tick::tick};
+pub use self::{collect::collect_garbage, plan::Planner, repair::repair_blobs, tick::tick};

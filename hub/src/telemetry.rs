@@ -9,7 +9,8 @@ use crate::config::LogFormat;
 /// Installs the log writer; a second call changes nothing.
 pub fn install(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,gix=warn,quinn=warn,h2=warn,hyper=warn"));
+        // What openraft has to say of lost peers comes ten times a second; members, peers and failures have words of ours.
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=off,gix=warn,quinn=warn,h2=warn,hyper=warn"));
     let registry = tracing_subscriber::registry().with(filter);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let result = match format {

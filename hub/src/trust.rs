@@ -1,6 +1,10 @@
 //! Who this hub is: the root of the trust domain, this node's issuing key and certificate, and the operator key that protects
 //! them on disk. Private keys are sealed with the operator key before they are written.
 
+mod root;
+
+pub use self::root::SigningRoot;
+
 use std::{
     fs,
     io::Write as _,
@@ -9,7 +13,8 @@ use std::{
     sync::Arc,
 };
 
-use windlass_protocol::time::Millis;
+use windlass_hub_core::state::TrustRecord;
+use windlass_protocol::{ids::Digest, time::Millis};
 use windlass_transport::identity::{
     HubNames, Identity, IdentityError, IssuingAuthority, KeyMaterial, RootPin, SubjectKey, TrustBundle, TrustDomain,
     TrustDomainName, Validity,
@@ -25,6 +30,8 @@ use crate::{
 const BACKDATE_MAX: Millis = Millis::from_secs(24 * 3600);
 /// Life of the root: replaced by rotation long before.
 const ROOT_LIFE: Millis = Millis::from_secs(10 * 365 * 24 * 3600);
+/// File of the root's key in the trust folder of the node that made it; also what it is sealed for.
+const ROOT_KEY_FILE: &str = "root.key.sealed";
 /// Life of a node's issuing key.
 const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
 /// Life of a hub's own certificate; a new one is made at each start.
@@ -92,11 +99,47 @@ impl Trust {
         let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
         let folder = folder(config);
         fs::create_dir_all(&folder).map_err(io("create", &folder))?;
-        write_sealed(sealer, &folder.join("root.key.sealed"), &root.key().expose_pem())?;
-        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
-        write_private(&folder.join("root.pem"), root.certificate_pem().as_bytes())?;
-        write_private(&folder.join("issuer.pem"), chain.as_bytes())?;
+        write_sealed(sealer, &folder.join(ROOT_KEY_FILE), &root.key().expose_pem())?;
+        Self::adopt(config, sealer, &issuer_key, &chain, root.certificate_pem())?;
         Self::load(config, sealer)
+    }
+
+    /// Writes what a group gave to this node: its issuing key with its certificates, and the roots (PEM).
+    ///
+    /// # Errors
+    /// [`TrustError`] when something cannot be written.
+    pub fn adopt(
+        config: &Config,
+        sealer: &Sealer,
+        issuer_key: &KeyMaterial,
+        chain: &str,
+        roots: &str,
+    ) -> Result<(), TrustError> {
+        let folder = folder(config);
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
+        write_private(&folder.join("root.pem"), roots.as_bytes())?;
+        write_private(&folder.join("issuer.pem"), chain.as_bytes())
+    }
+
+    /// What goes into the state of a new group: the root, and its key as it lies sealed on the disk of the node that made it.
+    ///
+    /// # Errors
+    /// [`TrustError::Io`] when this node did not make the root.
+    pub fn founding_record(config: &Config) -> Result<TrustRecord, TrustError> {
+        let folder = folder(config);
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read(&path).map_err(io("read", &path))
+        };
+        let roots = String::from_utf8_lossy(&read("root.pem")?).into_owned();
+        Ok(TrustRecord { version: 1, roots, sealed_root_key: read(ROOT_KEY_FILE)?, cross: String::new() })
+    }
+
+    /// Fingerprint of the issuing key.
+    #[must_use]
+    pub fn issuer_digest(&self) -> Digest {
+        Digest(self.issuer.key().public().digest())
     }
 
     /// Reads what [`Self::create`] wrote.
@@ -187,7 +230,7 @@ pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -
 }
 
 fn parse_key(text: &str) -> Option<[u8; OPERATOR_KEY_BYTES]> {
-    let digest: windlass_protocol::ids::Digest = text.parse().ok()?;
+    let digest: Digest = text.parse().ok()?;
     Some(digest.0)
 }
 

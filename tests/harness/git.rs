@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Process, Tools, Workdir, free_port, wait::START_DEADLINE};
+use crate::{Process, START_DEADLINE, Tools, Workdir, free_port};
 
 /// What a Git host asks of its clients, for fetch and push alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,21 +16,14 @@ mod binaries;
 mod git;
 mod kubectl;
 mod plane;
-mod ports;
 pub mod power;
-mod process;
-mod scenario;
 mod tools;
-mod wait;
-mod workdir;
 
 pub use crate::binaries::Binaries;
 pub use crate::git::{Access, GitRepo, GitServer};
 pub use crate::kubectl::Kubectl;
 pub use crate::plane::ControlPlane;
-pub use crate::ports::free_port;
-pub use crate::process::{Process, Signal};
-pub use crate::scenario::scenario;
 pub use crate::tools::{Tools, workspace_root};
-pub use crate::wait::{START_DEADLINE, WAIT_DEADLINE, wait_until};
-pub use crate::workdir::Workdir;
+pub use windlass_chaos::host::{
+    Process, START_DEADLINE, Signal, WAIT_DEADLINE, Workdir, free_port, scenario, wait_until,
+};

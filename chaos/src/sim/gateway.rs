@@ -314,7 +314,8 @@ impl World {
     /// What an apply asks of the shell of this hub.
     pub(crate) fn effect(&mut self, hub: u64, effect: Effect) {
         match effect {
-            Effect::Object(_) => {}
+            // Members, trust and hashes have no shell here.
+            Effect::Object(_) | Effect::Hubs | Effect::Trust { .. } | Effect::Hashes(_) => {}
             Effect::Desired { cluster, epoch, generation } => {
                 // Also where admission is still under way: the session began with the generation of that moment.
                 let here = self.links.iter().filter(|(_, link)| link.hub == hub && link.cluster == cluster);

@@ -82,9 +82,13 @@ pub(crate) enum Command {
     Render(command::render::Render),
     /// Print a completion script for a shell
     Completion(command::completion::Completion),
-    /// Run a hub, agents and embedded clusters in this process, and watch a commit arrive
+    /// Run three hubs, agents and embedded clusters on this machine, and watch a commit arrive
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
+    /// One hub of the demonstration
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoHub(crate::demo::DemoHubArgs),
     /// Print the versions of client and hub
     Version(command::version::Version),
 }

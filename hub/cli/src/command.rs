@@ -44,6 +44,8 @@ async fn dispatch(Arguments { global, command }: Arguments, output: &mut Output)
         Command::Completion(command) => completion::run(&command, output),
         #[cfg(feature = "demo")]
         Command::Demo(command) => crate::demo::run(&command).await,
+        #[cfg(feature = "demo")]
+        Command::DemoHub(_) => Err(anyhow::anyhow!("a hub is started before anything else")),
         Command::Version(command) => version::run(&global, &command, output).await,
     }
 }

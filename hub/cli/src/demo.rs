@@ -1,10 +1,12 @@
-//! `windlass demo`: a whole fleet in this process. A hub, six agents with embedded clusters, and a Git repository, all real
-//! but for the clusters: the same code, ports and protocol as in production, on free loopback ports.
+//! `windlass demo`: a whole fleet on this machine. Three hubs, six agents with embedded clusters, and a Git repository, all
+//! real but for the clusters: the same code, ports and protocol as in production, on free loopback ports. The hubs are
+//! processes of their own; everything else is this process.
 //!
-//! It deploys an ApplicationSet to every cluster, commits a change, and shows it arrive; then it stays up, so that one can
-//! look around with `windlass` and `kubectl`.
+//! It deploys an ApplicationSet to every cluster, commits a change, kills the leading hub while the change travels, and shows
+//! it arrive all the same; then it stays up, so that one can look around with `windlass` and `kubectl`.
 
 mod fleet;
+mod hubs;
 mod repository;
 mod screen;
 
@@ -15,6 +17,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+
+pub(crate) use self::hubs::{DemoHubArgs, serve};
 
 use self::{fleet::Fleet, repository::Repository, screen::Screen};
 
@@ -49,7 +53,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let repository = Repository::create(&folder.join("repository"))?;
     screen.say("a Git repository with one application in three environments");
     let mut fleet = Fleet::start(&folder, repository.url()).await?;
-    screen.say(&format!("a hub: API {}, agents {}", fleet.server(), fleet.agents_address()));
+    screen.say(&format!("three hubs in one Raft group: {}", fleet.hubs.addresses().join(", ")));
     let stopped = tokio::select! {
         result = story(args, &repository, &mut fleet, &mut screen) => result.map(|()| false),
         result = tokio::signal::ctrl_c() => result.context("cannot wait for Ctrl-C").map(|()| true),
@@ -73,9 +77,16 @@ async fn story(args: &DemoArgs, repository: &Repository, fleet: &mut Fleet, scre
     let committed = Instant::now();
     let second = repository.change()?;
     screen.say(&format!("committed a change: {}", repository::short(&second)));
+    let killed = fleet.hubs.kill_leader().await?;
+    screen.say(&format!("killed hub {killed}, the leader, while the commit is on its way"));
     follow(fleet, screen, &second, usize::from(args.clusters), began).await?;
     let seconds = committed.elapsed().as_secs_f64();
+    if let Some(leader) = fleet.hubs.leader().await {
+        screen.say(&format!("hub {leader} leads now"));
+    }
     screen.say(&format!("the commit is Synced and Healthy on all {} clusters after {seconds:.1} s", args.clusters));
+    fleet.hubs.restart(killed).await?;
+    screen.say(&format!("hub {killed} is back and has caught up"));
     if args.once {
         return Ok(());
     }
@@ -108,9 +119,10 @@ async fn follow(
 
 fn explain(fleet: &Fleet, repository: &Repository, screen: &mut Screen) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let (program, kubeconfig) = (program.display(), fleet.kubeconfig().display());
+    let (program, kubeconfig) = (program.display(), fleet.hubs.kubeconfig().display());
     screen.say("look around in another terminal:");
     screen.command(&format!("export KUBECONFIG={kubeconfig}"));
+    screen.command(&format!("{program} hub members"));
     screen.command(&format!("{program} app list"));
     screen.command(&format!("{program} app get shop-cluster-1"));
     screen.command("kubectl get clusters.windlass.io,applications.argoproj.io -A");

@@ -27,6 +27,11 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     windlass_transport::install_crypto_provider();
     let arguments = args::Arguments::parse();
+    // A hub brings its own runtime.
+    #[cfg(feature = "demo")]
+    if let args::Command::DemoHub(options) = &arguments.command {
+        return demo::serve(options);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failure::report(&anyhow::Error::new(error).context("cannot start")),

@@ -6,6 +6,7 @@
 
 mod assignments;
 mod bootstrap;
+pub mod hubs;
 mod identity;
 mod objects;
 mod receipts;
@@ -16,7 +17,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use windlass_protocol::{ids::NamespacedName, resource::Kind, time::Millis};
 
 use crate::{
-    command::{Command, ENVELOPE_OBJECTS_MAX, Envelope, Precondition, REQUEST_MEMORY, REQUESTS_MAX, Rejection, Reply},
+    command::{
+        Command, ENVELOPE_OBJECTS_MAX, Envelope, Precondition, REQUEST_MEMORY, REQUESTS_MAX, ReceiptBatch, Rejection,
+        Reply, SessionChange,
+    },
     effect::Effect,
     state::{ObjectKey, RequestRecord, State},
 };
@@ -103,6 +107,13 @@ impl Transaction {
     }
 
     fn run(&mut self, envelope: &Envelope) -> Result<Reply, Rejection> {
+        let (since, now) = (envelope.command.since_version(), self.state.meta.version);
+        // An empty state has no version yet: its first entry sets it.
+        if since > now && now > 0 {
+            return Err(Rejection::Precondition(format!(
+                "this needs state version {since}, the group has {now}: upgrade every hub first"
+            )));
+        }
         for precondition in &envelope.preconditions {
             self.check(precondition)?;
         }
@@ -155,7 +166,45 @@ impl Transaction {
             Command::Receipts { cluster, incarnation, up_to, receipts } => {
                 self.receipts(cluster, *incarnation, *up_to, receipts).map(done)
             }
+            hubs => self.hub_command(hubs),
         }
+    }
+
+    fn hub_command(&mut self, command: &Command) -> Result<Reply, Rejection> {
+        let done = |()| Reply::default();
+        match command {
+            Command::AddHubToken { hash, expires_at } => self.add_hub_token(*hash, *expires_at).map(done),
+            Command::AdmitHub { hash, key, store, hub } => self.admit_hub(hash, *key, *store, hub),
+            Command::AnnounceHub { node, store, key, hub } => self.announce_hub(*node, *store, *key, hub).map(done),
+            Command::RemoveHub { node } => self.remove_hub(*node).map(done),
+            Command::SetTrust { trust } => self.set_trust(trust).map(done),
+            Command::StateHash { node, applied, hash } => {
+                self.state_hash(*node, *applied, *hash);
+                Ok(Reply::default())
+            }
+            Command::Restored { cluster_id, node, hub } => self.restored(cluster_id, *node, hub).map(done),
+            Command::Batch { hub, sessions, receipts } => self.batch(*hub, sessions, receipts).map(done),
+            // Those above this match.
+            _ => Err(Rejection::Invalid("not a command of hubs".to_owned())),
+        }
+    }
+
+    /// Each part stands alone: a refused one (an agent that was superseded meanwhile) changes nothing and holds up nobody.
+    fn batch(&mut self, hub: u64, sessions: &[SessionChange], receipts: &[ReceiptBatch]) -> Result<(), Rejection> {
+        let count = sessions.len() + receipts.iter().map(|batch| batch.receipts.len()).sum::<usize>();
+        if count > ENVELOPE_OBJECTS_MAX {
+            return Err(Rejection::Invalid(format!(
+                "{count} changes in one batch; the limit is {ENVELOPE_OBJECTS_MAX}"
+            )));
+        }
+        for change in sessions {
+            self.session(hub, change);
+        }
+        for batch in receipts {
+            // The state before stays where a part is refused: receipts check before they change.
+            let _ = self.receipts(&batch.cluster, batch.incarnation, batch.up_to, &batch.receipts);
+        }
+        Ok(())
     }
 
     fn check(&self, precondition: &Precondition) -> Result<(), Rejection> {
@@ -210,6 +259,12 @@ impl Transaction {
     }
 
     fn raise_version(&mut self, version: u32) -> Result<(), Rejection> {
+        if let Some((node, hub)) = self.state.hubs().find(|(_, hub)| hub.state_version < version) {
+            let theirs = hub.state_version;
+            return Err(Rejection::Precondition(format!(
+                "node {node} understands state version {theirs} only, not {version}: upgrade it first"
+            )));
+        }
         if version > crate::STATE_VERSION {
             let ours = crate::STATE_VERSION;
             return Err(Rejection::Precondition(format!("state version {version} is newer than this build's {ours}")));

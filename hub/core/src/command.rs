@@ -10,7 +10,7 @@ use windlass_protocol::{
     time::Millis,
 };
 
-use crate::state::ObjectKey;
+use crate::state::{HubRecord, ObjectKey, TrustRecord};
 
 /// Largest encoded envelope (DESIGN.md section 4).
 pub const ENVELOPE_BYTES_MAX: usize = 1024 * 1024;
@@ -180,6 +180,118 @@ pub enum Command {
         /// At most [`ENVELOPE_OBJECTS_MAX`].
         receipts: Vec<Receipt>,
     },
+    /// A join token for a hub. State version 2, as all that follow.
+    AddHubToken {
+        /// Hash of the secret.
+        hash: Digest,
+        /// Wall time.
+        expires_at: Millis,
+    },
+    /// A new hub redeems a token; answers with its node id and the cluster id.
+    AdmitHub {
+        /// Hash of the secret.
+        hash: Digest,
+        /// Fingerprint of its issuing key's public key.
+        key: Digest,
+        /// Id of its store.
+        store: [u8; 16],
+        /// Where it is and what it runs.
+        hub: HubAnnouncement,
+    },
+    /// A hub says where it is and what it runs, at each start that changes it.
+    AnnounceHub {
+        /// Node id.
+        node: u64,
+        /// Id of its store.
+        store: [u8; 16],
+        /// Fingerprint of its issuing key's public key.
+        key: Digest,
+        /// Where it is and what it runs.
+        hub: HubAnnouncement,
+    },
+    /// A hub leaves for ever.
+    RemoveHub {
+        /// Node id.
+        node: u64,
+    },
+    /// New roots, or fewer.
+    SetTrust {
+        /// Its version is the current one plus one.
+        trust: TrustRecord,
+    },
+    /// What a replica's state hashes to after so many envelopes.
+    StateHash {
+        /// Node id.
+        node: u64,
+        /// Number of applied envelopes.
+        applied: u64,
+        /// Hash of the state at that point.
+        hash: Digest,
+    },
+    /// First entry of a group that begins with the state of a backup.
+    Restored {
+        /// Id of the new group.
+        cluster_id: String,
+        /// Node id of its first hub.
+        node: u64,
+        /// Its first hub.
+        hub: HubRecord,
+    },
+    /// Sessions and receipts of several agents, by the hub that holds them; each takes effect or not by itself.
+    Batch {
+        /// Node id of the hub.
+        hub: u64,
+        /// At most [`ENVELOPE_OBJECTS_MAX`].
+        sessions: Vec<SessionChange>,
+        /// At most [`ENVELOPE_OBJECTS_MAX`] receipts in all.
+        receipts: Vec<ReceiptBatch>,
+    },
+}
+
+impl Command {
+    /// The state version from which on every build knows this command: before, it must not be proposed.
+    #[must_use]
+    pub const fn since_version(&self) -> u32 {
+        match self {
+            Self::AddHubToken { .. }
+            | Self::AdmitHub { .. }
+            | Self::AnnounceHub { .. }
+            | Self::RemoveHub { .. }
+            | Self::SetTrust { .. }
+            | Self::StateHash { .. }
+            | Self::Restored { .. }
+            | Self::Batch { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// The receipts of one agent in a [`Command::Batch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptBatch {
+    /// uid of the Cluster.
+    pub cluster: String,
+    /// Process of the agent.
+    pub incarnation: Incarnation,
+    /// Number of the last receipt.
+    pub up_to: ReceiptSeq,
+    /// What it proves, in order.
+    pub receipts: Vec<Receipt>,
+}
+
+/// Where a hub is and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubAnnouncement {
+    /// For people.
+    pub name: String,
+    /// `host:port` (UDP) that the other hubs dial.
+    pub address: String,
+    /// `host:port` that agents and users dial.
+    pub agents: Vec<String>,
+    /// Release.
+    pub software: String,
+    /// Newest state version that it understands.
+    pub state_version: u32,
 }
 
 /// A write of the resource API. Bodies are JSON text of the whole object; patches are computed before.
@@ -292,7 +404,7 @@ pub struct Reply {
     pub revision: StateRevision,
     /// Objects that were written (API writes only), in order, as they are now; empty for one that is gone.
     pub bodies: Vec<String>,
-    /// For identity commands: name and uid of the Cluster.
+    /// For identity commands: name and uid of the Cluster; for [`Command::AdmitHub`], node id and cluster id.
     pub cluster: Option<(String, String)>,
 }
 

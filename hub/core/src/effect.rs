@@ -7,7 +7,7 @@ use windlass_protocol::{
     resource::Kind,
 };
 
-use crate::state::{ObjectKey, ObjectRecord};
+use crate::state::{Hashes, ObjectKey, ObjectRecord};
 
 /// Something that an apply has brought about. Every node gets every effect; each shell acts on what concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub enum Effect {
         /// Forget cached discovery too.
         hard: bool,
     },
+    /// A hub joined, moved, was upgraded or removed.
+    Hubs,
+    /// What everybody trusts has changed.
+    Trust {
+        /// Its version.
+        version: u64,
+    },
+    /// A replica has stated the hash of its state.
+    Hashes(Hashes),
 }
 
 /// A change of one object.

@@ -12,7 +12,8 @@ use windlass_protocol::{
 };
 
 use crate::state::{
-    AssignmentRecord, ClusterRecord, Meta, ObjectKey, ObjectRecord, RequestRecord, RolloutRecord, State, TokenRecord,
+    AssignmentRecord, ClusterRecord, Hashes, HubRecord, HubTokenRecord, Meta, ObjectKey, ObjectRecord, RequestRecord,
+    RolloutRecord, State, TokenRecord, TrustRecord,
 };
 
 /// Largest encoded record: an object of 1 MiB with its metadata, sealed content beside it.
@@ -28,10 +29,15 @@ enum Record {
     Assignment(NamespacedName, Box<AssignmentRecord>),
     Rollout(NamespacedName, RolloutRecord),
     Request(RequestId, RequestRecord),
-    /// Always last: proves that nothing was cut off.
+    /// Always last in a snapshot: proves that nothing was cut off.
     End {
         records: u64,
     },
+    Hub(u64, HubRecord),
+    HubToken(Digest, HubTokenRecord),
+    Trust(TrustRecord),
+    Hashes(Hashes),
+    Unproven(String),
 }
 
 /// A snapshot cannot be read.
@@ -94,6 +100,22 @@ pub fn write<E: From<SnapshotError>>(state: &State, mut write: impl FnMut(Vec<u8
     for (request, record) in &state.requests {
         put(&Record::Request(*request, (**record).clone()))?;
     }
+    // What a group of an earlier state version cannot have takes no space: its snapshots stay as they were.
+    for (node, record) in &state.hubs {
+        put(&Record::Hub(*node, (**record).clone()))?;
+    }
+    for (hash, record) in &state.hub_tokens {
+        put(&Record::HubToken(*hash, (**record).clone()))?;
+    }
+    if state.trust.version > 0 {
+        put(&Record::Trust((*state.trust).clone()))?;
+    }
+    if state.hashes.applied > 0 {
+        put(&Record::Hashes((*state.hashes).clone()))?;
+    }
+    for (uid, _) in &state.unproven {
+        put(&Record::Unproven(uid.clone()))?;
+    }
     let end = Record::End { records };
     let encoded = codec::to_bytes(&end, RECORD_BYTES_MAX)
         .map_err(|error| E::from(SnapshotError::Record { index: records, message: error.to_string() }))?;
@@ -150,6 +172,11 @@ impl Reader {
                 state.requests_by_time.insert_mut((record.at, request), Arc::new(()));
                 state.requests.insert_mut(request, Arc::new(record));
             }
+            Record::Hub(node, record) => state.hubs.insert_mut(node, Arc::new(record)),
+            Record::HubToken(hash, record) => state.hub_tokens.insert_mut(hash, Arc::new(record)),
+            Record::Trust(record) => state.trust = Arc::new(record),
+            Record::Hashes(record) => state.hashes = Arc::new(record),
+            Record::Unproven(uid) => state.unproven.insert_mut(uid, Arc::new(())),
             Record::End { records } => {
                 self.announced = Some(records);
                 return Ok(());
@@ -169,6 +196,18 @@ impl Reader {
             return Err(SnapshotError::Incomplete { read, announced });
         }
         Ok(self.state)
+    }
+}
+
+/// The bundles that one record of a snapshot references.
+///
+/// # Errors
+/// [`SnapshotError::Record`] when it cannot be read.
+pub fn bundles_in(record: &[u8]) -> Result<Vec<Digest>, SnapshotError> {
+    let decoded = codec::from_bytes::<Record>(record, RECORD_BYTES_MAX);
+    match decoded.map_err(|error| SnapshotError::Record { index: 0, message: error.to_string() })? {
+        Record::Assignment(_, record) => Ok(record.bundles().map(|bundle| bundle.digest).collect()),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The replicated state: everything a hub must agree on, in ordered persistent maps, so that a clone is cheap and equal
 //! histories are equal bytes. Changed only by [`crate::apply`].
 
+mod hubs;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use rpds::RedBlackTreeMapSync;
@@ -15,6 +17,8 @@ use windlass_protocol::{
     resource::{Kind, RolloutPhase, RolloutSpec},
     time::Millis,
 };
+
+pub use self::hubs::{Hashes, HubRecord, HubTokenRecord, TrustRecord};
 
 /// A map whose clone is cheap.
 pub(crate) type Map<K, V> = RedBlackTreeMapSync<K, Arc<V>>;
@@ -231,6 +235,13 @@ pub struct State {
     /// Remembered requests, and the order in which to forget them.
     pub(crate) requests: Map<RequestId, RequestRecord>,
     pub(crate) requests_by_time: Map<(Millis, RequestId), ()>,
+    /// By node id, removed ones included.
+    pub(crate) hubs: Map<u64, HubRecord>,
+    pub(crate) hub_tokens: Map<Digest, HubTokenRecord>,
+    pub(crate) trust: Arc<TrustRecord>,
+    pub(crate) hashes: Arc<Hashes>,
+    /// Clusters, by uid, whose agent may hold a newer certificate than this state knows: after a restore.
+    pub(crate) unproven: Map<String, ()>,
 }
 
 /// What became of a request, so that a repetition gets the same answer.

@@ -140,7 +140,9 @@ impl ApiServer {
                 let bytes = self.read_body(body).await?;
                 reviews::answer(*review, &asked, &bytes)
             }
-            Route::HubStatus => self.hub_status(&asked),
+            Route::HubStatus => self.hub_status(&asked).await,
+            Route::HubToken => self.hub_token(&asked, body).await,
+            Route::HubAction { node, action } => self.hub_action(&asked, node, *action).await,
             Route::JoinToken { cluster } => self.join_token(&asked, cluster, body).await,
             Route::Manifests { namespace, name } => self.manifests(&asked, namespace, name).await,
             Route::Generate { namespace } => self.generate(&asked, namespace, body).await,

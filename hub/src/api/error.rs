@@ -21,6 +21,12 @@ pub(super) struct ApiError {
     retry_after_seconds: Option<u32>,
 }
 
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        Self::of_command_about(error, None)
+    }
+}
+
 impl ApiError {
     pub(super) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: Value::Null, retry_after_seconds: None }
@@ -176,8 +182,12 @@ impl ApiError {
 
     /// A command about one object was not applied.
     pub(super) fn of_command(error: CommandError, key: &ObjectKey) -> Self {
+        Self::of_command_about(error, Some(key))
+    }
+
+    fn of_command_about(error: CommandError, key: Option<&ObjectKey>) -> Self {
         match error {
-            CommandError::Rejected(rejection) => Self::of_rejection(&rejection, Some(key)),
+            CommandError::Rejected(rejection) => Self::of_rejection(&rejection, key),
             CommandError::Unavailable(error) => Self::of_proposal(&error),
             CommandError::Encoding(_) => Self::too_large(windlass_hub_core::command::ENVELOPE_BYTES_MAX),
             CommandError::Random => Self::internal("the operating system gives no random numbers"),

@@ -1,4 +1,4 @@
-//! What the hub offers beyond objects: join tokens, its own status, rendered manifests, generators, webhooks.
+//! What the hub offers beyond objects: join tokens of clusters, rendered manifests, generators, webhooks.
 
 use std::time::Duration;
 
@@ -18,10 +18,7 @@ use super::{
     error::ApiError,
     object::mask_secret,
 };
-use crate::{
-    raft::{Peer, Role},
-    source::webhook::MAX_BODY_BYTES,
-};
+use crate::source::webhook::MAX_BODY_BYTES;
 
 /// How long a join token lives when nobody says.
 const TOKEN_SECONDS: u64 = 3_600;
@@ -40,15 +37,7 @@ impl ApiServer {
         require_admin(asked, "clusters.windlass.io/token")?;
         let bytes = self.read_body(body).await?;
         let question = body::optional_object(&asked.headers, &bytes)?;
-        let seconds = match json::at(&question, &["spec", "expirationSeconds"]) {
-            None | Some(Value::Null) => TOKEN_SECONDS,
-            Some(value) => {
-                value.as_u64().filter(|seconds| (60..=TOKEN_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
-                    let message = format!("spec.expirationSeconds: must be from 60 to {TOKEN_SECONDS_MAX}");
-                    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
-                })?
-            }
-        };
+        let seconds = token_seconds(&question)?;
         let key = ObjectKey::new(Kind::Cluster, "", cluster);
         if self.context.replica.state().object(&key).is_none() {
             return Err(ApiError::not_found(&key));
@@ -63,42 +52,6 @@ impl ApiServer {
             },
         });
         Ok(answer::json(StatusCode::CREATED, &answer))
-    }
-
-    /// `GET /hub/status`
-    pub(super) fn hub_status(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
-        only(asked, &Method::GET)?;
-        require_admin(asked, "hubstatus.windlass.io")?;
-        let status = self.context.replica.raft().status().borrow().clone();
-        let state = self.context.replica.state();
-        let meta = state.meta();
-        let members = |members: &std::collections::BTreeMap<u64, Peer>| -> Value {
-            let member =
-                |(node, peer): (&u64, &Peer)| json!({"node": node, "name": peer.name, "address": peer.address});
-            members.iter().map(member).collect()
-        };
-        let role = match status.role {
-            Role::Learner => "Learner",
-            Role::Follower => "Follower",
-            Role::Candidate => "Candidate",
-            Role::Leader => "Leader",
-            Role::Stopped => "Stopped",
-        };
-        let age = status.quorum_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let answer = json!({
-            "apiVersion": "windlass.io/v1alpha1", "kind": "HubStatus", "metadata": {},
-            "status": {
-                "clusterId": meta.cluster_id, "trustDomain": meta.trust_domain, "version": env!("CARGO_PKG_VERSION"),
-                "node": status.node, "role": role, "leader": status.leader, "term": status.term,
-                "lastLog": status.last_log, "applied": status.applied, "snapshot": status.snapshot,
-                "purged": status.purged, "voters": members(&status.voters), "learners": members(&status.learners),
-                "quorumAgeMilliseconds": age, "failure": status.failure,
-                "revision": meta.revision, "epoch": meta.epoch, "stateVersion": meta.version,
-                "sessions": self.context.presence.sessions(),
-                "keyId": self.context.sealer.key_id(),
-            },
-        });
-        Ok(answer::json(StatusCode::OK, &answer))
     }
 
     /// `GET .../applications/NAME/manifests`
@@ -162,6 +115,17 @@ impl ApiServer {
     }
 }
 
-fn only(asked: &Asked, method: &Method) -> Result<(), ApiError> {
+/// How long a token shall live.
+pub(super) fn token_seconds(question: &Value) -> Result<u64, ApiError> {
+    match json::at(question, &["spec", "expirationSeconds"]) {
+        None | Some(Value::Null) => Ok(TOKEN_SECONDS),
+        Some(value) => value.as_u64().filter(|seconds| (60..=TOKEN_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+            let message = format!("spec.expirationSeconds: must be from 60 to {TOKEN_SECONDS_MAX}");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        }),
+    }
+}
+
+pub(super) fn only(asked: &Asked, method: &Method) -> Result<(), ApiError> {
     if asked.method == *method { Ok(()) } else { Err(ApiError::method_not_allowed()) }
 }

@@ -10,6 +10,7 @@ use windlass_protocol::{
     ids::{Digest, NamespacedName},
     time::Millis,
 };
+use windlass_transport::identity::RootPin;
 
 use crate::{
     replica::{CommandError, Replica},
@@ -139,6 +140,9 @@ pub trait Webhook: Send + Sync {
 pub trait Presence: Send + Sync {
     /// Number of sessions.
     fn sessions(&self) -> usize;
+
+    /// What agents and hubs check before they trust.
+    fn pin(&self) -> RootPin;
 }
 
 /// Why a provider has no answer. The texts go to the client.

@@ -30,6 +30,11 @@ pub(super) enum Route {
     Resource(Target),
     Review(Review),
     HubStatus,
+    HubToken,
+    HubAction {
+        node: String,
+        action: HubAction,
+    },
     JoinToken {
         cluster: String,
     },
@@ -72,6 +77,13 @@ pub(super) enum Review {
     Identity,
 }
 
+/// What can be done to a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HubAction {
+    Remove,
+    Lead,
+}
+
 /// Group and version of a core path.
 const CORE: (&str, &str) = ("", "v1");
 
@@ -98,6 +110,13 @@ impl Route {
             }
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
+            ["apis", "windlass.io", "v1alpha1", "hubtokens"] => Some(Self::HubToken),
+            ["apis", "windlass.io", "v1alpha1", "hubs", node, "remove"] => {
+                Some(Self::HubAction { node: (*node).to_owned(), action: HubAction::Remove })
+            }
+            ["apis", "windlass.io", "v1alpha1", "hubs", node, "lead"] => {
+                Some(Self::HubAction { node: (*node).to_owned(), action: HubAction::Lead })
+            }
             ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Some(Self::Review(Review::Access)),
             ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Some(Self::Review(Review::Rules)),
             ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Some(Self::Review(Review::Identity)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use super::log::{LogError, LogStore};
 use super::machine::Machine;
 use super::network::{Factory, PeerNetwork};
 use super::propose::{ProposeError, Proposer, at_leader, leader_of, stopped};
+use super::serve::SnapshotGate;
 use super::snapshot::{SnapshotError, SnapshotFolder};
 use super::state_machine::{InstallError, StateMachine};
 use super::status::Status;
@@ -92,6 +93,7 @@ struct Inner {
     proposer: Proposer,
     status: watch::Receiver<Status>,
     receiving: tokio::sync::Mutex<()>,
+    gate: OnceLock<Arc<dyn SnapshotGate>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -157,6 +159,7 @@ impl RaftNode {
             proposer,
             status,
             receiving: tokio::sync::Mutex::default(),
+            gate: OnceLock::new(),
             stop,
             tasks: Mutex::new(tasks),
         };
@@ -200,6 +203,11 @@ impl RaftNode {
             Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Stopped(stopped(&fatal))),
             Err(_) => Err(ReadError::Timeout),
         }
+    }
+
+    /// Keeps proposals waiting until the guard is dropped; those before it are under way.
+    pub(super) async fn hold_proposals(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.inner.proposer.hold().await
     }
 
     /// What this node says about itself, now and at each change.
@@ -246,6 +254,10 @@ impl RaftNode {
 
     pub(super) fn folder(&self) -> Arc<SnapshotFolder> {
         Arc::clone(&self.inner.folder)
+    }
+
+    pub(super) fn gate(&self) -> &OnceLock<Arc<dyn SnapshotGate>> {
+        &self.inner.gate
     }
 
     pub(super) fn receiving(&self) -> &tokio::sync::Mutex<()> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use openraft::error::{ClientWriteError, Fatal, ForwardToLeader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::types::{Commands, NodeId, Peer, Raft};
@@ -83,6 +83,8 @@ pub(super) struct Proposer {
     commands: Arc<Semaphore>,
     kibibytes: Arc<Semaphore>,
     command_bytes_max: usize,
+    /// Read by each group that is written; written to hold them.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Proposer {
@@ -101,8 +103,15 @@ impl Proposer {
             commands: Arc::new(Semaphore::new(in_flight_max)),
             kibibytes: Arc::new(Semaphore::new((in_flight_bytes_max >> 10).clamp(1, Semaphore::MAX_PERMITS))),
             command_bytes_max,
+            gate: Arc::default(),
         };
-        (proposer, write_groups(raft, proposals, stop))
+        let gate = Arc::clone(&proposer.gate);
+        (proposer, write_groups(raft, proposals, gate, stop))
+    }
+
+    /// Groups wait while the guard lives.
+    pub(super) async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).write_owned().await
     }
 
     /// Queues a command; the receiver yields its answer.
@@ -131,7 +140,12 @@ impl Proposer {
     }
 }
 
-async fn write_groups(raft: Raft, mut proposals: mpsc::Receiver<Proposal>, stop: CancellationToken) {
+async fn write_groups(
+    raft: Raft,
+    mut proposals: mpsc::Receiver<Proposal>,
+    gate: Arc<RwLock<()>>,
+    stop: CancellationToken,
+) {
     let pipeline = Arc::new(Semaphore::new(PIPELINE));
     let mut carried = None;
     loop {
@@ -165,9 +179,14 @@ async fn write_groups(raft: Raft, mut proposals: mpsc::Receiver<Proposal>, stop:
             }
             group.push(next);
         }
+        let open = tokio::select! {
+            () = stop.cancelled() => return,
+            open = gate.read() => open,
+        };
         // Queued here and not in the task below, so that groups keep their order.
         let commands = Commands(group.iter().map(|proposal| Arc::clone(&proposal.command)).collect());
         let written = raft.client_write_ff(commands).await;
+        drop(open);
         tokio::spawn(async move {
             let outcome = match written {
                 Err(fatal) => Err(ProposeError::Stopped { reason: stopped(&fatal) }),

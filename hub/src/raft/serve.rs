@@ -4,13 +4,17 @@
 //! sends back what they return. An error means that the bytes were not for this node: the transport closes the
 //! connection.
 
+use std::collections::BTreeSet;
+use std::io::Read;
+
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use openraft::Snapshot;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::node::RaftNode;
 use super::snapshot;
-use super::types::Vote;
+use super::types::{NodeId, Vote};
 use super::wire::{Envelope, Offer, Request, Response};
 
 /// Why a peer's bytes were refused.
@@ -40,7 +44,29 @@ pub enum ServeError {
     },
 }
 
+/// Opens the state in a received snapshot for reading. Blocks.
+pub type OpenSnapshot = Box<dyn FnOnce() -> std::io::Result<Box<dyn Read + Send>> + Send>;
+
+/// Asked before a received snapshot is installed: has this node everything else that the state needs?
+pub trait SnapshotGate: Send + Sync + 'static {
+    /// Returns when the snapshot may be installed; an error is a sentence why it may not, and the sender tries again.
+    /// `members` are those that the snapshot knows. Dropped when the sender gives up.
+    fn before_install(
+        &self,
+        from: NodeId,
+        members: BTreeSet<NodeId>,
+        open: OpenSnapshot,
+    ) -> BoxFuture<'_, Result<(), String>>;
+}
+
 impl RaftNode {
+    /// Asks `gate` before each snapshot that is received from now on; once.
+    pub fn gate_snapshots(&self, gate: std::sync::Arc<dyn SnapshotGate>) {
+        if self.gate().set(gate).is_err() {
+            tracing::error!("the gate of snapshots was set before");
+        }
+    }
+
     /// Answers one request of the authenticated peer `from`.
     pub async fn serve(&self, from: u64, request: &[u8]) -> Result<Bytes, ServeError> {
         let response = match self.accept(from, request)? {
@@ -68,12 +94,13 @@ impl RaftNode {
         header: &[u8],
         content: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<Bytes, ServeError> {
-        let Request::Stream { offer, from } = self.accept(from, header)? else {
+        let sender = from;
+        let Request::Stream { offer, from } = self.accept(sender, header)? else {
             return Err(ServeError::Malformed("a stream that is not a snapshot".into()));
         };
         // One at a time: two streams would write into one file.
         let _receiving = self.receiving().lock().await;
-        let response = self.receive(offer, from, content).await.unwrap_or_else(|reason| {
+        let response = self.receive(sender, offer, from, content).await.unwrap_or_else(|reason| {
             tracing::warn!(reason, "a snapshot was not installed");
             Response::Failed(reason)
         });
@@ -122,6 +149,7 @@ impl RaftNode {
 
     async fn receive(
         &self,
+        sender: NodeId,
         offer: Offer,
         from: u64,
         content: &mut (dyn AsyncRead + Send + Unpin),
@@ -158,15 +186,24 @@ impl RaftNode {
         drop(file);
         let path = partial.path.clone();
         // A damaged file handed to the library would stop this node; here it only costs another transfer.
-        let (folder, received) = (self.folder(), partial.clone());
-        let accepted = blocking(move || {
-            snapshot::verify(&path).map_err(|error| {
+        blocking(move || {
+            snapshot::verify(&path).map(|_| ()).map_err(|error| {
                 drop(std::fs::remove_file(&path));
                 error.to_string()
-            })?;
-            folder.accept(&received).map_err(|error| error.to_string())
+            })
         })
         .await?;
+        if let Some(gate) = self.gate().get() {
+            let path = partial.path.clone();
+            let open: OpenSnapshot = Box::new(move || match snapshot::open(&path) {
+                Ok((_, state)) => Ok(Box::new(state)),
+                Err(error) => Err(std::io::Error::other(error)),
+            });
+            let members = offer.meta.last_membership.nodes().map(|(node, _)| *node).collect();
+            gate.before_install(sender, members, open).await?;
+        }
+        let folder = self.folder();
+        let accepted = blocking(move || folder.accept(&partial).map_err(|error| error.to_string())).await?;
         let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(accepted) };
         let installed =
             self.raft().install_full_snapshot(offer.vote, snapshot).await.map_err(|error| error.to_string())?;

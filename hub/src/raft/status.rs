@@ -1,6 +1,6 @@
 //! What a node says about its part in the group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::{RaftMetrics, ServerState};
@@ -8,9 +8,10 @@ use openraft::{RaftMetrics, ServerState};
 use super::types::{NodeId, Peer};
 
 /// What a node is in the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
     /// Follows without a vote.
+    #[default]
     Learner,
     /// Follows a leader, or waits for one.
     Follower,
@@ -23,7 +24,7 @@ pub enum Role {
 }
 
 /// One look at a node. Indexes are those of log entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// This node.
     pub node: NodeId,
@@ -41,6 +42,8 @@ pub struct Status {
     pub purged: Option<u64>,
     /// Members that vote.
     pub voters: BTreeMap<NodeId, Peer>,
+    /// The sets of voters of which each needs a majority: one, or two while the membership changes.
+    pub quorums: Vec<BTreeSet<NodeId>>,
     /// Members that only follow.
     pub learners: BTreeMap<NodeId, Peer>,
     /// What this node is.
@@ -72,6 +75,7 @@ impl Status {
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
             voters,
+            quorums: membership.get_joint_config().clone(),
             learners,
             role: match (&metrics.running_state, metrics.state) {
                 (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,

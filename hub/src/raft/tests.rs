@@ -1,6 +1,8 @@
 //! Nodes as their users see them: one alone, three over a memory network, and what is left of one after a crash.
 
-use std::collections::BTreeMap;
+mod slow_disk;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -447,6 +449,52 @@ async fn a_follower_behind_the_purged_log_resumes_a_broken_snapshot() {
     three.stop_node(follower).await;
     three.start_node(follower).await;
     three.caught_up(follower, &commands(0..written + 5)).await;
+}
+
+/// Refuses the first snapshot, and notes what it was asked.
+#[derive(Default)]
+struct Gate(Mutex<Vec<(NodeId, BTreeSet<NodeId>, usize)>>);
+
+impl SnapshotGate for Gate {
+    fn before_install(
+        &self,
+        from: NodeId,
+        members: BTreeSet<NodeId>,
+        open: OpenSnapshot,
+    ) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let mut state = Vec::new();
+            open().unwrap().read_to_end(&mut state).unwrap();
+            let mut asked = self.0.lock().unwrap();
+            asked.push((from, members, state.len()));
+            if asked.len() == 1 { Err("not yet".to_owned()) } else { Ok(()) }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_installed_when_the_gate_opens() {
+    let mut three = Three::start().await;
+    let leader = three.leader(&[1, 2, 3]).await;
+    let from = leader.identity().node;
+    let follower = (1..=3).find(|node| *node != from).unwrap();
+    three.stop_node(follower).await;
+    let mut written = 0;
+    while leader.status().borrow().purged.is_none() {
+        assert!(written < 2_000, "compaction by bytes never happened");
+        write(&leader, written..written + 20).await;
+        written += 20;
+    }
+    three.start_node(follower).await;
+    let gate = Arc::new(Gate::default());
+    three.nodes[&follower].0.gate_snapshots(Arc::clone(&gate) as Arc<dyn SnapshotGate>);
+    write(&leader, written..written + 5).await;
+    three.caught_up(follower, &commands(0..written + 5)).await;
+    let asked = gate.0.lock().unwrap().clone();
+    assert!(asked.len() >= 2, "{asked:?}");
+    let (sender, members, state) = &asked[0];
+    assert_eq!((*sender, members), (from, &BTreeSet::from([1, 2, 3])));
+    assert!(*state > 10_000 && state.is_multiple_of(4 + 1_024), "{state} bytes of state");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,12 @@ pub struct BlobLease {
 }
 
 impl BlobLease {
+    /// The blobs that it keeps.
+    #[must_use]
+    pub fn digests(&self) -> &[BlobDigest] {
+        &self.digests
+    }
+
     /// How many blobs of the batch were new.
     #[must_use]
     pub fn stored(&self) -> usize {
@@ -162,6 +168,12 @@ impl BlobStore {
             collecting: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Most bytes of one batch.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.inner.options.batch_bytes_max
     }
 
     /// Stores a batch durably; blobs that are already here are not written again. The name is not checked against the

@@ -16,6 +16,10 @@ pub async fn collect_garbage(replica: Replica, bundles: Bundles, shutdown: Cance
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
+        // Cut off from the group, this node does not know what was committed since: it may hold what others count on.
+        if replica.raft().status().borrow().leader.is_none() {
+            continue;
+        }
         let (state, bundles) = (replica.state(), bundles.clone());
         match tokio::task::spawn_blocking(move || bundles.collect(&state)).await {
             Ok(Ok(collected)) => tracing::debug!(?collected, "blobs collected"),

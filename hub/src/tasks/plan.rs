@@ -188,11 +188,17 @@ impl Planner {
         let state = self.replica.state();
         let (mut changes, mut leases, mut seen) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, planned) in planned {
-            leases.extend(planned.lease);
             if let Some(one) = planned.seen.filter(|seen| seen.reference != RefSeen::Pending) {
                 seen.insert(name, one);
             }
-            changes.extend(planned.change.filter(|change| planner::is_news(&state, change)));
+            if let Some(change) = planned.change.filter(|change| planner::is_news(&state, change)) {
+                changes.push(change);
+                leases.extend(planned.lease);
+            }
+        }
+        if let Err(error) = self.renderer.secure(&leases).await {
+            tracing::warn!(%error, "nothing is proposed; the next pass tries again");
+            return;
         }
         // Stable order: owners release their members in the order of their names.
         changes.sort_by(|a, b| a.application.cmp(&b.application));

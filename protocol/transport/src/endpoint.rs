@@ -10,7 +10,7 @@ mod listener;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 pub(crate) use connection::Stranger;
 pub use connection::{Connection, Peer};
@@ -18,10 +18,7 @@ pub use dialer::{DialError, Dialer};
 pub use listener::{Listener, ListenerControl, ListenerStats};
 
 use crate::identity::IdentityError;
-pub use crate::tls::{ClientTls, ExpectedHub, PeerAdmission, ServerTls, Trust};
-
-/// Port of hub and API where an address names none.
-pub const DEFAULT_PORT: u16 = 7443;
+pub use crate::tls::{ClientTls, ExpectedHub, PeerAdmission, Protocol, ServerTls, Trust};
 
 /// Why an endpoint could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +56,14 @@ pub enum SegmentationOffload {
 /// How connections behave; for both sides.
 #[derive(Debug, Clone)]
 pub struct Tuning {
-    /// The dialer pings after this much silence. At most 15 s: NATs forget UDP flows after 30 s. The listener does
+    /// The dialer pings after this much silence. At most 15 s: NATs forget UDP flows after 30 s. 5 s, so that an agent
+    /// leaves a dead hub soon; 10,000 agents cost their hubs 2,000 packets a second. The listener does
     /// not ping: one side is enough, and a hub has thousands of connections.
     pub keep_alive: Duration,
     /// A connection without a packet for this long is dead; three keep-alives may be lost.
     pub idle_timeout: Duration,
+    /// The round trip assumed before one was measured: a lost first packet is sent again after three times this.
+    pub initial_rtt: Duration,
     /// Streams of each direction that the peer may have open at a time. Memory is paid per connection for each,
     /// used or not: 16 + 16 cost about 20 KiB, 1,024 cost 100 KiB.
     pub bidirectional_streams: u32,
@@ -87,8 +87,9 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            keep_alive: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(50),
+            keep_alive: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(16),
+            initial_rtt: Duration::from_millis(333),
             bidirectional_streams: 16,
             unidirectional_streams: 16,
             stream_window: 1024 * 1024,
@@ -108,6 +109,7 @@ impl Tuning {
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(Some(idle))
+            .initial_rtt(self.initial_rtt)
             .max_concurrent_bidi_streams(VarInt::from_u32(self.bidirectional_streams))
             .max_concurrent_uni_streams(VarInt::from_u32(self.unidirectional_streams))
             .stream_receive_window(VarInt::from_u32(self.stream_window))
@@ -167,6 +169,8 @@ impl Default for FrameLimits {
 pub struct UnauthenticatedLimits {
     /// Bytes it may send in all.
     pub bytes: u32,
+    /// Longest payload of a frame that it is sent, in bytes.
+    pub answer: usize,
     /// Its connection is closed this long after the handshake.
     pub lifetime: Duration,
     /// Such connections at a time; further ones are closed at once.
@@ -175,7 +179,7 @@ pub struct UnauthenticatedLimits {
 
 impl Default for UnauthenticatedLimits {
     fn default() -> Self {
-        Self { bytes: 16 * 1024, lifetime: Duration::from_secs(5), connections: 256 }
+        Self { bytes: 16 * 1024, answer: 16 * 1024, lifetime: Duration::from_secs(5), connections: 256 }
     }
 }
 
@@ -270,6 +274,9 @@ pub enum Closed {
     /// The listener is too busy, or not admitting.
     #[error("refused by the peer")]
     Refused,
+    /// The two sides share no protocol: an agent has dialled the port of hubs, or a hub that of agents.
+    #[error("the other side speaks another protocol; check the port (agents: 7443/udp, hubs: 7444/udp)")]
+    OtherProtocol,
     /// Anything else QUIC can say.
     #[error("connection failed: {reason}")]
     Transport {
@@ -289,6 +296,8 @@ impl From<quinn::ConnectionError> for Closed {
                 code: CloseCode::of(close.error_code),
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),
             },
+            E::ConnectionClosed(close) if no_protocol(close.error_code) => Self::OtherProtocol,
+            E::TransportError(failure) if no_protocol(failure.code) => Self::OtherProtocol,
             E::ConnectionClosed(close) if is_tls_alert(close.error_code) => {
                 Self::Untrusted { reason: format!("peer: {close}") }
             }
@@ -305,6 +314,11 @@ impl From<quinn::ConnectionError> for Closed {
     }
 }
 
+/// The TLS alert `no_application_protocol` (RFC 7301 section 3.2).
+fn no_protocol(code: quinn::TransportErrorCode) -> bool {
+    code == quinn::TransportErrorCode::crypto(120)
+}
+
 /// QUIC carries TLS alerts as 0x100 + alert (RFC 9001 section 4.8).
 fn is_tls_alert(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
@@ -312,7 +326,7 @@ fn is_tls_alert(code: quinn::TransportErrorCode) -> bool {
 
 /// A bound UDP socket with large buffers; IPv6 wildcard addresses take IPv4 too.
 fn udp_socket(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(socket2::Protocol::UDP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }

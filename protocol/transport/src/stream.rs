@@ -4,11 +4,20 @@
 //! cancelled call: a sender completes the frame that was cut short before the next one, a receiver keeps what it
 //! has of a frame.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    time::{Instant, timeout_at},
+};
 use windlass_protocol::codec::{self, CodecError, FrameDecoder};
 
 use crate::endpoint::{CloseCode, Closed, FrameLimits, Stranger};
@@ -45,6 +54,12 @@ pub enum StreamError {
     /// This half was finished, reset or stopped by this side before.
     #[error("stream was ended by this side")]
     Ended,
+    /// The content to send could not be read.
+    #[error("cannot read what is to be sent: {reason}")]
+    Content {
+        /// The reader's words.
+        reason: String,
+    },
 }
 
 impl StreamError {
@@ -113,6 +128,26 @@ impl FrameSender {
             }
         }
         Ok(())
+    }
+
+    /// Sends all of `content` as raw bytes behind the frames sent so far, and finishes the stream; the peer reads it
+    /// with [`FrameReceiver::content`]. Each piece has [`FrameLimits::send_deadline`]. After an error, and when
+    /// cancelled, the stream must be [`reset`](Self::reset), lest the cut content look whole. Returns its bytes.
+    pub async fn send_content(&mut self, content: &mut (dyn AsyncRead + Send + Unpin)) -> Result<u64, StreamError> {
+        self.flush().await?;
+        let mut chunk = vec![0; CONTENT_CHUNK];
+        let mut sent = 0_u64;
+        loop {
+            let count =
+                content.read(&mut chunk).await.map_err(|error| StreamError::Content { reason: error.to_string() })?;
+            if count == 0 {
+                self.finish().await?;
+                return Ok(sent);
+            }
+            self.pending = Bytes::copy_from_slice(chunk.get(..count).unwrap_or_default());
+            self.flush().await?;
+            sent = sent.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
     }
 
     /// Says that no frame follows. The peer's `recv` then gives `None`.
@@ -203,6 +238,12 @@ impl FrameReceiver {
         }
     }
 
+    /// What the peer sends behind the frames read so far, as raw bytes. Nothing of it has been read ahead. A stream
+    /// that breaks is an error, never an end.
+    pub fn content(&mut self) -> Content<'_> {
+        Content { stream: &mut self.stream }
+    }
+
     /// Tells the peer that nothing more is wanted; it sees [`StreamError::Stopped`].
     pub fn stop(&mut self, code: CloseCode) {
         // An error says that the stream has ended already.
@@ -237,6 +278,25 @@ impl FrameReceiver {
         }
     }
 }
+
+/// Raw bytes behind the frames of a stream.
+#[derive(Debug)]
+pub struct Content<'a> {
+    stream: &'a mut quinn::RecvStream,
+}
+
+impl AsyncRead for Content<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        AsyncRead::poll_read(Pin::new(&mut *self.stream), context, buffer)
+    }
+}
+
+/// Bytes of raw content handed to the connection at once.
+const CONTENT_CHUNK: usize = 256 * 1024;
 
 fn deadline_in(after: Duration) -> Instant {
     let now = Instant::now();

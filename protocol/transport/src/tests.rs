@@ -4,6 +4,7 @@
 
 mod identities;
 mod links;
+mod ports;
 mod strangers;
 mod web;
 

@@ -26,8 +26,33 @@ use crate::identity::{
     Identity, IdentityError, RootPin, Subject, TrustBundle, TrustDomainName, certificate_spiffe, root_domain,
 };
 
-/// Protocol of hub and agent connections.
-const ALPN_WINDLASS: &[u8] = b"windlass/1";
+/// What is spoken on a port, agreed on by ALPN: who dials the wrong port is told so during the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Agents with hubs (7443/udp).
+    Agents,
+    /// Hubs among themselves (7444/udp).
+    Peers,
+}
+
+impl Protocol {
+    /// Port where an address names none.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Agents => 7443,
+            Self::Peers => 7444,
+        }
+    }
+
+    fn alpn(self) -> Vec<Vec<u8>> {
+        let name: &[u8] = match self {
+            Self::Agents => b"windlass/1",
+            Self::Peers => b"windlass-peer/1",
+        };
+        vec![name.to_vec()]
+    }
+}
 
 /// Makes ring the process-wide TLS provider, for libraries that ask for the default one. To be called first in
 /// `main`; calling it again changes nothing. This crate itself does not depend on it.
@@ -51,10 +76,11 @@ pub struct ServerTls {
     identity: Identity,
     bundle: TrustBundle,
     admission: PeerAdmission,
+    protocol: Protocol,
 }
 
 impl ServerTls {
-    /// Fails unless `identity` is a hub of the bundle's trust domain.
+    /// For agents; see [`speaking`](Self::speaking). Fails unless `identity` is a hub of the bundle's trust domain.
     pub fn new(identity: Identity, bundle: TrustBundle, admission: PeerAdmission) -> Result<Self, IdentityError> {
         let own = identity.describe();
         if &own.trust_domain != bundle.trust_domain() {
@@ -66,7 +92,14 @@ impl ServerTls {
         if !matches!(own.subject, Subject::Hub { .. }) {
             return Err(IdentityError::mismatch("certificate", "not one of a hub"));
         }
-        Ok(Self { identity, bundle, admission })
+        Ok(Self { identity, bundle, admission, protocol: Protocol::Agents })
+    }
+
+    /// Speaks another protocol.
+    #[must_use]
+    pub fn speaking(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
     }
 
     /// Our identity.
@@ -91,7 +124,7 @@ impl ServerTls {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(self.identity.chain().to_vec(), self.identity.key().private_der())
             .map_err(|error| IdentityError::crypto("TLS setup", error))?;
-        config.alpn_protocols = vec![ALPN_WINDLASS.to_vec()];
+        config.alpn_protocols = self.protocol.alpn();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -137,19 +170,29 @@ pub struct ClientTls {
     pub identity: Option<Identity>,
     /// Who has to answer.
     pub expected: ExpectedHub,
+    /// What has to be spoken.
+    pub protocol: Protocol,
 }
 
 impl ClientTls {
     /// For enrolment: no certificate yet, any hub below the pinned root.
     #[must_use]
     pub fn pinned(pin: RootPin) -> Self {
-        Self { trust: Trust::Pin(pin), identity: None, expected: ExpectedHub::Any }
+        Self { trust: Trust::Pin(pin), identity: None, expected: ExpectedHub::Any, protocol: Protocol::Agents }
     }
 
     /// For a session: our certificate, any hub of the bundle's trust domain.
     #[must_use]
     pub fn enrolled(bundle: TrustBundle, identity: Identity) -> Self {
-        Self { trust: Trust::Bundle(bundle), identity: Some(identity), expected: ExpectedHub::Any }
+        let expected = ExpectedHub::Any;
+        Self { trust: Trust::Bundle(bundle), identity: Some(identity), expected, protocol: Protocol::Agents }
+    }
+
+    /// Speaks another protocol.
+    #[must_use]
+    pub fn speaking(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
     }
 
     /// Accepts this node alone.
@@ -180,7 +223,7 @@ impl ClientTls {
                 .with_client_auth_cert(identity.chain().to_vec(), identity.key().private_der())
                 .map_err(|error| IdentityError::crypto("TLS setup", error))?,
         };
-        config.alpn_protocols = vec![ALPN_WINDLASS.to_vec()];
+        config.alpn_protocols = self.protocol.alpn();
         config.resumption = Resumption::disabled();
         Ok(config)
     }

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 use windlass_protocol::json;
 
 use crate::{
     client::Client,
     failure::Failure,
-    output::{Document, Output, Table},
+    output::{Document, ListFormat, Output, Table},
     view,
 };
 
@@ -17,6 +17,48 @@ use crate::{
 pub(crate) enum Hub {
     /// Show members, leader and log of the hub; ends 1 when there is no leader
     Status(Status),
+    /// Show the hubs of the group
+    Members(Members),
+    /// Print a join token for another hub
+    Token(Token),
+    /// Take a hub out of the group for ever
+    #[command(visible_alias = "rm")]
+    Remove(Remove),
+    /// Let another hub lead
+    TransferLeader(TransferLeader),
+}
+
+/// Options of `hub members`.
+#[derive(Args, Debug)]
+pub(crate) struct Members {
+    /// Output format; `wide` adds store position, release and link
+    #[arg(short, long, value_enum, default_value_t)]
+    output: ListFormat,
+}
+
+/// Options of `hub token`.
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    /// How long the token can be used, in seconds
+    #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+    expires: u64,
+}
+
+/// Options of `hub remove`.
+#[derive(Args, Debug)]
+pub(crate) struct Remove {
+    /// Its node id, as `hub members` shows it
+    node: u64,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Options of `hub transfer-leader`.
+#[derive(Args, Debug)]
+pub(crate) struct TransferLeader {
+    /// Node id of the next leader
+    node: u64,
 }
 
 /// Options of `hub status`.
@@ -29,10 +71,27 @@ pub(crate) struct Status {
 
 /// Path of the hub's status.
 const STATUS: &str = "/apis/windlass.io/v1alpha1/hubstatus";
+/// Path of join tokens for hubs.
+const TOKENS: &str = "/apis/windlass.io/v1alpha1/hubtokens";
+/// Path of what can be done to hubs.
+const HUBS: &str = "/apis/windlass.io/v1alpha1/hubs";
 
 /// Runs a command for the hub.
 pub(crate) async fn run(client: &Client, command: Hub, output: &mut Output) -> Result<()> {
-    let Hub::Status(options) = command;
+    match command {
+        Hub::Status(options) => status(client, &options, output).await,
+        Hub::Members(options) => members(client, &options, output).await,
+        Hub::Token(options) => token(client, &options, output).await,
+        Hub::Remove(options) => remove(client, &options, output).await,
+        Hub::TransferLeader(options) => {
+            let path = format!("{HUBS}/{}/lead", options.node);
+            client.create(&path, &json!({})).await?;
+            output.line(format!("node {} leads", options.node))
+        }
+    }
+}
+
+async fn status(client: &Client, options: &Status, output: &mut Output) -> Result<()> {
     let object = client.get(STATUS).await?;
     let empty = Value::Null;
     let status = object.get("status").unwrap_or(&empty);
@@ -44,6 +103,45 @@ pub(crate) async fn run(client: &Client, command: Hub, output: &mut Output) -> R
         return Err(Failure::new("the hub has no leader: writes wait until a majority of voters is up").into());
     }
     Ok(())
+}
+
+async fn members(client: &Client, options: &Members, output: &mut Output) -> Result<()> {
+    let object = client.get(STATUS).await?;
+    let empty = Value::Null;
+    let hubs: Vec<&Value> = view::items(object.get("status").unwrap_or(&empty), &["hubs"]).collect();
+    match options.output {
+        ListFormat::Json => output.document(Document::Json, &json!(hubs)),
+        ListFormat::Yaml => output.document(Document::Yaml, &json!(hubs)),
+        ListFormat::Name => hubs.iter().try_for_each(|hub| output.line(shown(hub.get("node")))),
+        ListFormat::Wide => output.table(&member_table(hubs.into_iter(), true)),
+        ListFormat::Table => output.table(&member_table(hubs.into_iter(), false)),
+    }
+}
+
+async fn token(client: &Client, options: &Token, output: &mut Output) -> Result<()> {
+    let question = json!({"spec": {"expirationSeconds": options.expires}});
+    let object = client.create(TOKENS, &question).await?;
+    let empty = Value::Null;
+    let status = object.get("status").unwrap_or(&empty);
+    let token = json::text(status, &["token"]);
+    output.line(token)?;
+    let hub = view::items(status, &["hubs"]).find_map(Value::as_str).unwrap_or("HUB:7444");
+    output.say(format!(
+        "\nOn the new node, with a copy of the group's operator key, until {}:\n  windlass-hub serve --data DIR --join {hub} --token TOKEN --operator-key-file FILE --advertise-peers HOST:7444",
+        json::text(status, &["expirationTimestamp"]),
+    ));
+    Ok(())
+}
+
+async fn remove(client: &Client, options: &Remove, output: &mut Output) -> Result<()> {
+    let node = options.node;
+    let question = format!("Are you sure you want to remove hub {node}? Its data directory can never serve again.");
+    if !options.yes && !output.confirm(&question)? {
+        output.say(format!("hub {node} is kept"));
+        return Ok(());
+    }
+    client.create(&format!("{HUBS}/{node}/remove"), &json!({})).await?;
+    output.line(format!("hub {node} removed"))
 }
 
 fn print(client: &Client, status: &Value, output: &mut Output) -> Result<()> {
@@ -69,18 +167,37 @@ fn print(client: &Client, status: &Value, output: &mut Output) -> Result<()> {
             output.field(key, &text)?;
         }
     }
-    let mut table = Table::new(&["NODE", "NAME", "KIND", "ADDRESS", "LEADER"]);
-    for (field, kind) in [("voters", "voter"), ("learners", "learner")] {
-        for member in view::items(status, &[field]) {
-            // A node is a number, or a map that holds it.
-            let node = member.get("node").unwrap_or(member);
-            let leads = if status.get("leader") == Some(node) { "yes" } else { "" };
-            let text = |field: &str| json::text(member, &[field]).to_owned();
-            table.row([shown(Some(node)), text("name"), kind.to_owned(), text("address"), leads.to_owned()]);
-        }
-    }
     output.line("")?;
-    output.table(&table)
+    output.table(&member_table(view::items(status, &["hubs"]), false))
+}
+
+fn member_table<'a>(hubs: impl Iterator<Item = &'a Value>, wide: bool) -> Table {
+    let mut columns = vec!["NODE", "NAME", "KIND", "UP", "LEADER", "APPLIED", "SESSIONS", "ADDRESS"];
+    if wide {
+        columns.extend(["VERSION", "STATE-VERSION", "JOINED", "RTT", "PROBLEM"]);
+    }
+    let mut table = Table::new(&columns);
+    for hub in hubs {
+        let text = |field: &str| shown(hub.get(field));
+        let yes = |field: &str| if hub.get(field) == Some(&Value::Bool(true)) { "yes" } else { "" }.to_owned();
+        let mut row = vec![
+            text("node"),
+            text("name"),
+            text("kind"),
+            yes("up"),
+            yes("leader"),
+            text("applied"),
+            text("sessions"),
+            text("address"),
+        ];
+        if wide {
+            let rtt = hub.get("rttMicroseconds").and_then(Value::as_u64);
+            let rtt = rtt.map(|rtt| format!("{rtt} µs")).unwrap_or_default();
+            row.extend([text("version"), text("stateVersion"), text("joinedAt"), rtt, text("problem")]);
+        }
+        table.row(row);
+    }
+    table
 }
 
 fn shown(value: Option<&Value>) -> String {

@@ -309,12 +309,16 @@ async fn login_writes_a_context_that_works() {
 async fn hub_status_without_a_leader_is_a_failure() {
     let hub = hub(idle, &[]).await;
     let place = "/apis/windlass.io/v1alpha1/hubstatus";
-    let status = json!({"status": {"node": 1, "leader": 1, "voters": [{"node": 1, "name": "n1", "address": "a:1"}]}});
+    let one =
+        json!({"node": 1, "name": "n1", "kind": "voter", "up": true, "leader": true, "address": "a:1", "applied": 7});
+    let status = json!({"status": {"node": 1, "leader": 1, "hubs": [one]}});
     hub.put(place, status);
     let ended = run(&hub, "hub status").await;
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(
-        ended.data.ends_with("NODE  NAME  KIND   ADDRESS  LEADER\n1     n1    voter  a:1      yes\n"),
+        ended.data.ends_with(
+            "NODE  NAME  KIND   UP   LEADER  APPLIED  SESSIONS  ADDRESS\n1     n1    voter  yes  yes     7                  a:1\n"
+        ),
         "{}",
         ended.data
     );

@@ -48,13 +48,32 @@ impl NotAdmitted {
 }
 
 impl State {
-    /// Whether an agent may hold a session: its uid and serial are current and no newer process of it has been seen.
+    /// Whether an agent may hold a session: uid, serial and key are current and no newer process of it has been seen. After a
+    /// restore the key alone decides until the agent's first session: its certificate may be newer than the backup.
     ///
     /// # Errors
     /// [`NotAdmitted`] with the sentence for the agent's log.
+    pub fn admit_key(
+        &self,
+        cluster: &str,
+        serial: &[u8; 16],
+        key: &Digest,
+        incarnation: Incarnation,
+    ) -> Result<(), NotAdmitted> {
+        if self.cluster(cluster).is_none_or(|record| record.key.as_ref() != Some(key)) {
+            return Err(NotAdmitted::Revoked);
+        }
+        self.admit(cluster, serial, incarnation)
+    }
+
+    /// [`Self::admit_key`] for a certificate whose key the caller has checked.
+    ///
+    /// # Errors
+    /// As there.
     pub fn admit(&self, cluster: &str, serial: &[u8; 16], incarnation: Incarnation) -> Result<(), NotAdmitted> {
         let record = self.cluster(cluster).ok_or(NotAdmitted::Revoked)?;
-        if record.serial.as_ref() != Some(serial) && record.previous_serial.as_ref() != Some(serial) {
+        let known = record.serial.as_ref() == Some(serial) || record.previous_serial.as_ref() == Some(serial);
+        if !known && !self.unproven.contains_key(cluster) {
             return Err(NotAdmitted::Revoked);
         }
         if incarnation < record.incarnation {
@@ -154,6 +173,10 @@ impl Transaction {
                 }
                 record.incarnation = *incarnation;
                 record.session = Some(hub);
+                if self.state.unproven.remove_mut(cluster) {
+                    record.serial = Some(*serial);
+                    record.previous_serial = None;
+                }
                 if record.serial.as_ref() == Some(serial) {
                     record.previous_serial = None;
                 }

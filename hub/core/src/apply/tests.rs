@@ -1,5 +1,7 @@
 //! The state driven through its only door, with properties that hold for every history.
 
+mod hubs;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use windlass_protocol::{

@@ -17,6 +17,7 @@ use windlass_protocol::{
     ids::{Digest, NamespacedName},
     resource::{CONTROL_NAMESPACE, Kind},
 };
+use windlass_transport::identity::RootPin;
 
 use crate::{
     api::*,
@@ -217,6 +218,10 @@ impl Webhook for Stub {
 impl Presence for Stub {
     fn sessions(&self) -> usize {
         3
+    }
+
+    fn pin(&self) -> RootPin {
+        format!("sha256:{}", "0".repeat(64)).parse().unwrap()
     }
 }
 

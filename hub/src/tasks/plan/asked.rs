@@ -105,7 +105,9 @@ impl Planner {
         let commit = self.sources.resolve(&repository, reference(revision)).await.map_err(|error| error.to_string())?;
         let tree = self.sources.tree(&repository, &commit).await.map_err(|error| error.to_string())?;
         let rendered = self.renderer.render(&render, tree, &commit).await;
-        let (observed, _lease) = rendered.map_err(|problems| problems.join("; "))?;
+        let (observed, lease) = rendered.map_err(|problems| problems.join("; "))?;
+        // Kept from collection from here on, longer than the proposal takes.
+        self.renderer.secure(&lease).await.map_err(|error| error.to_string())?;
         Ok(observed.bundle)
     }
 

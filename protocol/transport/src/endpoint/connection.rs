@@ -36,7 +36,9 @@ pub enum Peer {
 pub struct Connection {
     inner: quinn::Connection,
     peer: Arc<Peer>,
+    /// Limits of frames that are received, and of those that are sent.
     frames: FrameLimits,
+    answers: FrameLimits,
     stranger: Option<Arc<Stranger>>,
 }
 
@@ -145,29 +147,35 @@ impl Connection {
                 stream_used: AtomicBool::new(false),
                 bytes_left: AtomicU64::new(u64::from(strangers.bytes)),
             };
-            let mut frames = tuning.frames;
+            let (mut frames, mut answers) = (tuning.frames, tuning.frames);
             frames.frame = frames.frame.min(usize::try_from(strangers.bytes).unwrap_or(usize::MAX));
+            answers.frame = answers.frame.min(strangers.answer);
             return Ok(Self {
                 inner,
                 peer: Arc::new(Peer::Unauthenticated),
                 frames,
+                answers,
                 stranger: Some(Arc::new(stranger)),
             });
         };
         inner.set_max_concurrent_bi_streams(VarInt::from_u32(tuning.bidirectional_streams));
         inner.set_max_concurrent_uni_streams(VarInt::from_u32(tuning.unidirectional_streams));
         inner.set_receive_window(VarInt::from_u32(tuning.connection_window));
-        Ok(Self { inner, peer: Arc::new(Peer::Authenticated(identity)), frames: tuning.frames, stranger: None })
+        Ok(Self::known(inner, Peer::Authenticated(identity), tuning))
     }
 
     /// A connection whose handshake is done, from the dialer's side: the peer is a hub that was verified.
     pub(super) fn dialed(inner: quinn::Connection, tuning: &Tuning) -> Result<Self, IdentityError> {
         let peer = identity_of(&inner)?.map_or(Peer::Unauthenticated, Peer::Authenticated);
-        Ok(Self { inner, peer: Arc::new(peer), frames: tuning.frames, stranger: None })
+        Ok(Self::known(inner, peer, tuning))
+    }
+
+    fn known(inner: quinn::Connection, peer: Peer, tuning: &Tuning) -> Self {
+        Self { inner, peer: Arc::new(peer), frames: tuning.frames, answers: tuning.frames, stranger: None }
     }
 
     fn sender(&self, stream: quinn::SendStream) -> FrameSender {
-        FrameSender::new(stream, self.frames)
+        FrameSender::new(stream, self.answers)
     }
 
     fn receiver(&self, stream: quinn::RecvStream) -> FrameReceiver {

@@ -14,14 +14,14 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, crypto::rustls
 use rustls::pki_types::ServerName;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{ClientTls, CloseCode, Closed, Connection, DEFAULT_PORT, EndpointError, Tuning, udp_socket};
+use super::{ClientTls, CloseCode, Closed, Connection, EndpointError, Tuning, udp_socket};
 use crate::identity::IdentityError;
 
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
 /// Resolving one name, and each handshake, may take this long: two retransmissions over a satellite link.
-const ATTEMPT: Duration = Duration::from_secs(8);
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +90,14 @@ impl Dialer {
         Ok(Self { endpoint, tuning })
     }
 
-    /// Connects to one hub given as `host:port` (port 7443 if none), trying up to four addresses of the name.
+    /// Dials from the socket of a listener.
+    pub(super) fn beside(endpoint: Endpoint, tuning: Tuning) -> Self {
+        Self { endpoint, tuning }
+    }
+
+    /// Connects to one hub given as `host:port` (the port of its protocol if none), trying up to four addresses of the name.
     pub async fn dial(&self, address: &str, tls: &ClientTls) -> Result<Connection, DialError> {
-        let (host, port) = split_address(address)?;
+        let (host, port) = split_address(address, tls.protocol.port())?;
         let config = self.client_config(address, tls)?;
         let unresolved = |source| DialError::Resolve { address: address.to_owned(), source };
         let found = timeout(ATTEMPT, lookup_host((host, port)))
@@ -186,7 +191,7 @@ impl Dialer {
 }
 
 /// Splits `host`, `host:port`, `1.2.3.4`, `::1`, `[::1]` or `[::1]:port`.
-fn split_address(address: &str) -> Result<(&str, u16), DialError> {
+fn split_address(address: &str, default_port: u16) -> Result<(&str, u16), DialError> {
     let refused = || DialError::Address { address: address.chars().take(300).collect() };
     let (host, port) = if let Some(rest) = address.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or_else(refused)?;
@@ -203,7 +208,7 @@ fn split_address(address: &str) -> Result<(&str, u16), DialError> {
         }
     };
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default_port,
         Some(port) => port.parse().map_err(|_| refused())?,
     };
     if host.is_empty() || host.len() > 253 || port == 0 {
@@ -227,10 +232,10 @@ mod tests {
             ("[::1]", ("::1", 7443)),
             ("[::1]:8", ("::1", 8)),
         ] {
-            assert_eq!(split_address(address).unwrap(), expected);
+            assert_eq!(split_address(address, 7443).unwrap(), expected);
         }
         for address in ["", ":1", "a:b", "a:0", "a:70000", "[::1", "[::1]x", "a:1:2"] {
-            assert!(split_address(address).is_err(), "{address} was accepted");
+            assert!(split_address(address, 7443).is_err(), "{address} was accepted");
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CloseCode, Closed, Connection, EndpointError, ListenerLimits, Peer, ServerTls, udp_socket};
+use super::{CloseCode, Closed, Connection, Dialer, EndpointError, ListenerLimits, Peer, ServerTls, udp_socket};
 use crate::{admission::Rate, identity::IdentityError};
 
 /// Bytes buffered for one attempt that waits: a ClientHello with a certificate chain to come needs two packets.
@@ -118,6 +118,13 @@ impl Drop for Listener {
 }
 
 impl ListenerControl {
+    /// A dialer that uses the listener's socket: both directions pass through one port. Its connections end with
+    /// [`close`](Self::close), too.
+    #[must_use]
+    pub fn dialer(&self) -> Dialer {
+        Dialer::beside(self.shared.endpoint.clone(), self.shared.limits.tuning.clone())
+    }
+
     /// The bound address.
     pub fn local_address(&self) -> Result<SocketAddr, EndpointError> {
         self.shared

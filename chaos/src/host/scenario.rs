@@ -21,7 +21,7 @@ struct Ending {
 }
 
 /// Runs `test` on a runtime of its own. When it fails or panics, the end of the log of
-/// each [`Process`](crate::Process) that it started is printed.
+/// each [`Process`](super::Process) that it started is printed.
 pub fn scenario<F>(test: F) -> Result<()>
 where
     F: Future<Output = Result<()>>,
@@ -38,7 +38,7 @@ where
 
 /// Keeps the end of the log of a process that is dropped; prints it at once when the
 /// thread is panicking, as nobody will ask for it later.
-pub(crate) fn leave_ending(name: &str, tail: String) {
+pub(super) fn leave_ending(name: &str, tail: String) {
     let ending = Ending { name: name.to_owned(), tail };
     if std::thread::panicking() {
         print(&ending);

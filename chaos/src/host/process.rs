@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{scenario::leave_ending, wait::wait_until};
+use super::{scenario::leave_ending, wait::wait_until};
 
 /// How many lines of a log are worth printing after a failure.
 const TAIL_LINES: usize = 40;
@@ -75,7 +75,8 @@ impl Process {
     }
 
     /// Marks a process that is a peer of the programs under test.
-    pub(crate) fn into_peer(mut self) -> Self {
+    #[must_use]
+    pub fn into_peer(mut self) -> Self {
         self.tail_lines = PEER_TAIL_LINES;
         self
     }
@@ -321,7 +322,7 @@ mod tests {
     use std::{thread, time::Instant};
 
     use super::*;
-    use crate::Workdir;
+    use crate::host::Workdir;
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
