@@ -34,6 +34,7 @@ use crate::{
     store::{
         Identity, Store, StoreId, StoreOptions,
         blobs::{BlobOptions, BlobStore},
+        disk,
     },
     tasks::{self, Planner},
     trust::{Trust, operator_key},
