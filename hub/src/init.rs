@@ -26,7 +26,7 @@ use crate::{
     raft::{NoPeers, Peer, RaftConfig, RaftNode},
     replica::{Replica, wall_clock},
     sealing::Sealer,
-    store::{Identity, Store, StoreId, StoreOptions},
+    store::{Identity, Store, StoreId, StoreOptions, disk},
     trust::{Trust, operator_key, write_private},
 };
 
@@ -97,6 +97,7 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
     if config.data.join(RESTORING).exists() {
         bail!("{} holds an interrupted restore: run it again, or empty the directory", config.data.display());
     }
+    disk::check_free(&config.data, disk::START_BYTES)?;
     std::fs::create_dir_all(&config.data).with_context(|| format!("cannot create {}", config.data.display()))?;
     let random = SystemRandom::new();
     let made_key = !config.operator_key_file.exists();

@@ -35,6 +35,7 @@ use crate::{
     store::{
         Identity, Store, StoreId, StoreOptions,
         blobs::{BlobOptions, BlobStore},
+        disk,
     },
     tasks::{self, Planner},
     trust::{Listeners, Trust, keep, operator_key},
@@ -238,7 +239,10 @@ impl Parts {
 async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replica, Peers)> {
     let folder = config.data.join("store");
     let options = StoreOptions { expect_node: config.node, ..StoreOptions::default() };
-    let opening = tokio::task::spawn_blocking(move || Store::open(&folder, &options));
+    let opening = tokio::task::spawn_blocking(move || {
+        disk::check_free(&folder, disk::START_BYTES)?;
+        Store::open(&folder, &options)
+    });
     let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;

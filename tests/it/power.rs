@@ -6,6 +6,7 @@
 //! `WINDLASS_POWER_CUTS=2000 WINDLASS_POWER_SEED=7 cargo test -p windlass-tests power` tries more than the default, and
 //! other ones. A cut that fails is printed with its number and its image is kept.
 
+mod damage;
 mod expect;
 mod hub;
 mod kill;

@@ -1,7 +1,7 @@
 //! The program that the power-loss and kill tests end at bad moments: three Raft members and a blob store on one disk,
 //! under load. What it was promised it marks in the trace, after the promise was given and never before.
 //!
-//! Arguments: data directory, trace, seed, commands per client. Started on what an earlier run left, it goes on there.
+//! With `hub` as first argument it is `windlass-hub` with the others. Else: data directory, trace, seed, commands per client. Started on what an earlier run left, it goes on there.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::Parser as _;
 use windlass_chaos::shim::Marker;
 use windlass_hub::{
     raft::{ProposeError, Role},
@@ -29,6 +30,15 @@ const ELECTION: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [program, rest @ ..] = arguments.as_slice()
+        && program == "hub"
+    {
+        // The hub itself, in a program that is there before the test runs.
+        windlass_transport::install_crypto_provider();
+        let line = ["windlass-hub".to_owned()].into_iter().chain(rest.iter().cloned());
+        let code = windlass_hub::command::run(windlass_hub::command::Cli::parse_from(line));
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
     let [data, trace, seed, commands] = arguments.as_slice() else {
         anyhow::bail!("usage: windlass-power-child DATA TRACE SEED COMMANDS");
     };

@@ -31,22 +31,22 @@ pub enum LogError {
     Store(#[from] StoreError),
     /// A record that is whole but means nothing.
     #[error(
-        "{what} of the Raft log cannot be decoded; it was written by a newer release or is damaged: start the newer release, or remove this node from the cluster and join it again under a new id"
+        "{what} of the Raft log cannot be decoded; it was written by a newer release or is damaged: start the newer release, or run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)"
     )]
     Malformed { what: String },
     /// Entries are missing in the middle.
     #[error(
-        "the Raft log has a hole: entry {expected} is missing before entry {found}; this node may not vote: remove it from the cluster and join it again under a new id"
+        "the Raft log has a hole: entry {expected} is missing before entry {found}; this node may not vote: run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)"
     )]
     Hole { expected: u64, found: u64 },
     /// Entries are missing at the end.
     #[error(
-        "the Raft log ends at entry {last}, but entry {committed} was committed; this node lost acknowledged entries and may not vote: remove it from the cluster and join it again under a new id"
+        "the Raft log ends at entry {last}, but entry {committed} was committed; this node lost acknowledged entries and may not vote: run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)"
     )]
     Short { last: u64, committed: u64 },
     /// Terms go back.
     #[error(
-        "entry {at} of the Raft log is of an older term than the entry before it; the log is damaged: remove this node from the cluster and join it again under a new id"
+        "entry {at} of the Raft log is of an older term than the entry before it; the log is damaged: run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)"
     )]
     Unordered { at: u64 },
 }

@@ -1,5 +1,7 @@
 //! Nodes as their users see them: one alone, three over a memory network, and what is left of one after a crash.
 
+mod slow_disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

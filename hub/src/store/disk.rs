@@ -71,6 +71,17 @@ pub fn sync_files(folder: &Path) -> Result<usize, StoreError> {
     Ok(count)
 }
 
+/// Refuses a disk with less than `needed` bytes free, before anything is written to it. `folder` need not exist yet.
+pub fn check_free(folder: &Path, needed: u64) -> Result<(), StoreError> {
+    let existing = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or_else(|| Path::new("."));
+    let found = rustix::fs::statvfs(existing).map_err(|error| StoreError::io("look at", existing)(error.into()))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if free < needed {
+        return Err(StoreError::NoSpace { directory: folder.into(), free, needed });
+    }
+    Ok(())
+}
+
 /// Removes `path`; a file that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {
@@ -78,3 +89,7 @@ pub fn remove_file(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+/// What a hub needs to start, 64 MiB: some segments of the journal and a small snapshot. One that runs out of space later
+/// stops and says so.
+pub const START_BYTES: u64 = 64 << 20;

@@ -13,6 +13,9 @@ pub enum StoreError {
     /// Creation where something already is.
     #[error("{} already holds a store or the rest of an interrupted `init`; choose an empty directory, or delete this one if nothing in it is needed", directory.display())]
     Exists { directory: PathBuf },
+    /// Too little room to start with.
+    #[error("{} has {} MiB free, a hub needs {} MiB to start; free space on that disk, or choose another --data directory", directory.display(), free >> 20, needed >> 20)]
+    NoSpace { directory: PathBuf, free: u64, needed: u64 },
     /// Another process has it.
     #[error("{} is in use by another process; stop that hub first, two processes on one directory would destroy it", directory.display())]
     Locked { directory: PathBuf },
@@ -23,17 +26,17 @@ pub enum StoreError {
     #[error("{} belongs to {found}, but {expected} was expected; name this node's own directory", directory.display())]
     Foreign { directory: PathBuf, found: String, expected: String },
     /// The identity file is there, the journal is not.
-    #[error("{}: the journal of store {store} is gone or empty, the disk was wiped; remove this node from the cluster and join it again under a new id", directory.display())]
+    #[error("{}: the journal of store {store} is gone or empty, the disk was wiped; run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)", directory.display())]
     Wiped { directory: PathBuf, store: StoreId },
     /// The identity file and the journal do not belong together.
-    #[error("{}: the journal belongs to another store than the file STORE says; restore the directory as a whole, or join this node again under a new id", directory.display())]
+    #[error("{}: the journal belongs to another store than the file STORE says; put the whole directory back as it was, or run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)", directory.display())]
     Swapped { directory: PathBuf },
     /// Acknowledged commits are missing.
-    #[error("{}: the journal ends at commit {found}, but commit {acknowledged} was acknowledged; the newest writes are lost (damaged or cut file), so this node may not vote: remove it from the cluster and join it again under a new id", directory.display())]
+    #[error("{}: the journal ends at commit {found}, but commit {acknowledged} was acknowledged; the newest writes are lost (damaged or cut file), so this node may not vote: run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)", directory.display())]
     LostCommits { directory: PathBuf, found: u64, acknowledged: u64 },
     /// A checksum does not match, or the structure is broken.
     #[error(
-        "{what} is damaged (checksum or structure does not match); do not start from it: replace the disk if it reports errors, then remove this node from the cluster and join it again under a new id"
+        "{what} is damaged (checksum or structure does not match); do not start from it: replace the disk if it reports errors, then run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)"
     )]
     Damaged { what: String },
     /// A record that breaks a limit.
