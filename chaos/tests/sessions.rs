@@ -2,6 +2,8 @@
 //!
 //! The hub is driven through its replica, the agents work on simulated clusters. Waiting is for the state to change.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
