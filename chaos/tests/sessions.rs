@@ -2,7 +2,7 @@
 //!
 //! The hub is driven through its replica, the agents work on simulated clusters. Waiting is for the state to change.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
