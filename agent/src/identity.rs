@@ -181,6 +181,14 @@ impl IdentityRecord {
         Ok(())
     }
 
+    /// Takes what a hub gave for the key and identity at hand.
+    pub(crate) fn renewed(&mut self, enrolled: Enrolled) -> Result<(), RecordError> {
+        Identity::new(&enrolled.chain, KeyMaterial::from_pem(&self.key)?)?;
+        TrustBundle::from_pem(&enrolled.roots)?;
+        self.enrolled = Some(enrolled);
+        Ok(())
+    }
+
     /// Takes new roots and hubs, if they are usable.
     pub(crate) fn trust(&mut self, roots: String, hubs: Vec<String>) -> Result<(), RecordError> {
         TrustBundle::from_pem(&roots)?;

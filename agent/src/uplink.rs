@@ -1,15 +1,20 @@
-//! The way to the hub: enrols, dials with backoff, tries every hub once, and keeps one session running.
+//! The way to the hubs: enrols, tries every hub once in random order, then stays and backs off; keeps one session running.
 //!
 //! A finished handshake means nothing: only the hub's hello does. That the hub cannot be reached, or refuses this agent, never
 //! stops the executor.
 
 mod enrol;
+mod renew;
+mod round;
 mod session;
 
 use std::{sync::Arc, time::Duration};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use windlass_protocol::message::{GoAway, Retry};
 use windlass_transport::{
@@ -17,6 +22,10 @@ use windlass_transport::{
     endpoint::{ClientTls, Connection, Dialer, Tuning},
 };
 
+use self::{
+    renew::{Renewed, is_expired, is_untrusted},
+    round::{Leaving, round},
+};
 use crate::{
     checkpoint::{Checkpoint, Position},
     cluster::ClusterPort,
@@ -55,6 +64,21 @@ enum Ended {
     Repair,
     /// The connection or the protocol failed; `connected` if the hub had admitted us.
     Failed { error: anyhow::Error, connected: bool },
+}
+
+/// What to do after a session, or an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// The process stops.
+    Stop,
+    /// Try the next hub; after the last one, wait.
+    Wait,
+    /// Dial the same hub at once.
+    Again,
+    /// Wait as after a first failure, then try all.
+    Reset,
+    /// Dial another hub at once.
+    Leave,
 }
 
 impl Uplink {
@@ -98,49 +122,82 @@ impl Uplink {
         let dialer = Dialer::bind(self.tuning())?;
         self.enrol(&dialer, &mut record, &mut backoff).await?;
         backoff.reset();
-        let mut first = usize::try_from(self.number() % 64).unwrap_or_default();
+        let mut leaving = Leaving::default();
+        let (mut prefer, mut avoid) = (None, None);
         loop {
             let hubs = self.hubs(&record);
-            let count = hubs.len().max(1);
-            let mut wait = true;
-            for offset in 0..hubs.len() {
-                let index = (first.wrapping_add(offset)) % count;
-                let Some(hub) = hubs.get(index) else { continue };
-                match self.session(&dialer, hub, &mut record, shutdown).await {
-                    Ended::Stopped => {
+            let mut next = Next::Wait;
+            for hub in round(&hubs, self.number(), prefer.take().as_deref(), avoid.as_deref()) {
+                // A dead hub must not hold up an agent that has others.
+                let patience = if backoff.failures() == 0 && hubs.len() > 1 { FIRST_ATTEMPT } else { LATER_ATTEMPT };
+                let ended = self.session(&dialer, &hub, &mut record, shutdown, patience).await;
+                next = self.judge(&dialer, &hub, &mut record, ended).await?;
+                match next {
+                    Next::Stop => {
                         dialer.wait_idle().await;
                         return Ok(());
                     }
-                    Ended::Refused { reason, retry: Retry::Never } => {
-                        anyhow::bail!("hub {hub} refuses this agent for good: {reason}");
-                    }
-                    Ended::Refused { reason, retry: Retry::Later } => {
-                        tracing::warn!(hub, reason, "not admitted now");
-                    }
-                    Ended::Away(reason) => {
-                        tracing::info!(hub, ?reason, "leaving this hub");
-                        first = index.wrapping_add(1);
+                    Next::Wait => continue,
+                    Next::Again => prefer = Some(hub),
+                    Next::Reset => backoff.reset(),
+                    Next::Leave => {
                         backoff.reset();
-                    }
-                    Ended::Repair => {
-                        first = index;
-                        wait = false;
-                        break;
-                    }
-                    Ended::Failed { error, connected } => {
-                        tracing::warn!(hub, error = format!("{error:#}"), "no session");
-                        if connected {
-                            first = index;
-                            backoff.reset();
-                            break;
+                        if hubs.len() == 1 || !leaving.is_calm(Instant::now()) {
+                            next = Next::Reset;
                         }
+                        avoid = Some(hub);
                     }
                 }
+                break;
             }
-            if wait {
+            if matches!(next, Next::Wait | Next::Reset) {
                 let delay = backoff.next_delay(self.number());
                 tracing::debug!(seconds = delay.as_secs_f32(), "dialling again later");
                 sleep(delay).await;
+            }
+        }
+    }
+
+    /// What follows from the end of a session.
+    async fn judge(
+        &self,
+        dialer: &Dialer,
+        hub: &str,
+        record: &mut IdentityRecord,
+        ended: Ended,
+    ) -> anyhow::Result<Next> {
+        match ended {
+            Ended::Stopped => Ok(Next::Stop),
+            Ended::Refused { reason, retry: Retry::Never } => {
+                anyhow::bail!("hub {hub} refuses this agent for good: {reason}");
+            }
+            Ended::Refused { reason, retry: Retry::Later } => {
+                tracing::warn!(hub, reason, "not admitted now");
+                Ok(Next::Wait)
+            }
+            Ended::Away(reason) => {
+                tracing::info!(hub, ?reason, "leaving this hub");
+                Ok(Next::Leave)
+            }
+            Ended::Repair => Ok(Next::Again),
+            Ended::Failed { error, connected } => {
+                tracing::warn!(hub, error = format!("{error:#}"), "no session");
+                if connected {
+                    return Ok(Next::Reset);
+                }
+                if !is_expired(record) && !is_untrusted(&error) {
+                    return Ok(Next::Wait);
+                }
+                match self.renew_as_stranger(dialer, hub, record).await {
+                    Ok(Renewed::Yes) => Ok(Next::Again),
+                    Ok(Renewed::Never(reason)) => {
+                        anyhow::bail!("hub {hub} renews no certificate of this key: {reason}")
+                    }
+                    Err(error) => {
+                        tracing::warn!(hub, error = format!("{error:#}"), "certificate not renewed");
+                        Ok(Next::Wait)
+                    }
+                }
             }
         }
     }
@@ -177,10 +234,15 @@ impl Uplink {
         hub: &str,
         record: &mut IdentityRecord,
         shutdown: &CancellationToken,
+        patience: Duration,
     ) -> Ended {
-        let connection = match connect(dialer, hub, record).await {
-            Ok(connection) => connection,
-            Err(error) => return Ended::Failed { error, connected: false },
+        let connection = match timeout(patience, connect(dialer, hub, record)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Ended::Failed { error, connected: false },
+            Err(_) => {
+                let error = anyhow::anyhow!("{hub} did not answer within {} s", patience.as_secs());
+                return Ended::Failed { error, connected: false };
+            }
         };
         session::run(self, &connection, hub, record, shutdown).await
     }
@@ -203,3 +265,7 @@ async fn connect(dialer: &Dialer, hub: &str, record: &IdentityRecord) -> anyhow:
 
 /// A hub that accepted the connection but says nothing is left after this.
 const HELLO_DEADLINE: Duration = Duration::from_secs(15);
+/// A handshake with the first hubs that are tried, while there are others.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(3);
+/// Beyond the dialer's own limits: a name with several addresses is tried with all.
+const LATER_ATTEMPT: Duration = Duration::from_secs(40);

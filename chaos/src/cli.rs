@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     Options, Outcome, Plant,
     cluster::cli::{self, ClusterArguments},
+    load::{self, cli::LoadArguments},
     simulate,
 };
 
@@ -24,6 +25,8 @@ enum Command {
     Sim(SimArguments),
     /// Runs real hub processes and hurts them; the seed only narrows what happens.
     Cluster(ClusterArguments),
+    /// Puts many agents on real hub processes and measures.
+    Load(LoadArguments),
 }
 
 #[derive(Args, Debug)]
@@ -51,6 +54,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     match &arguments.command {
         Command::Sim(arguments) => run_simulations(arguments),
         Command::Cluster(arguments) => cli::run(arguments),
+        Command::Load(arguments) => load::cli::run(arguments),
     }
 }
 

@@ -14,12 +14,13 @@
 //! # Cluster
 //!
 //! Hub binaries on loopback, killed, paused, cut off and restarted while clients record what they are told; see [`cluster`].
-//! [`shim`] is a disk that misbehaves; [`host`] holds what that and the end-to-end tests need of the machine.
+//! [`load`] puts thousands of agents on them and measures. [`shim`] is a disk that misbehaves; [`host`] holds what that and the end-to-end tests need of the machine.
 
 pub mod cli;
 pub mod cluster;
 pub mod host;
 mod invariants;
+pub mod load;
 pub mod plant;
 pub mod shim;
 pub mod sim;

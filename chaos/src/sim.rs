@@ -3,7 +3,7 @@
 //! | file | models |
 //! |---|---|
 //! | `timeline`, `random`, `profile`, `event` | virtual time, chance, parameters, what can happen |
-//! | `hub`, `planner`, `gateway` | replicas on the log, leaders, the hub's end of sessions |
+//! | `hub`, `planner`, `gateway`, `outbox` | replicas on the log, leaders, the hub's end of sessions, their batches |
 //! | `agent` and below, `kubernetes` | the agent's process, disk and end of sessions; its API server |
 //! | `client`, `git`, `fault` | people, commits, breakage |
 //! | `history`, `liveness` | the truth to judge by; the phase in which all must converge |
@@ -18,6 +18,7 @@ mod history;
 mod hub;
 mod kubernetes;
 mod liveness;
+mod outbox;
 mod planner;
 mod profile;
 mod random;
@@ -42,6 +43,7 @@ use self::{
     gateway::Link,
     git::Git,
     hub::{Hub, Waiter},
+    outbox::Outbox,
     timeline::Timeline,
 };
 pub(crate) use self::{event::Key, history::History, kubernetes::tracked_by, random::Random};
@@ -68,6 +70,7 @@ pub(crate) struct World {
     agents: BTreeMap<String, Agent>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
+    outboxes: BTreeMap<u64, Outbox>,
     /// Clusters that were removed from the hub at some time, or whose agent lost its disk: what they still hold is nobody's.
     forgetful: BTreeSet<String>,
     history: History,
@@ -108,6 +111,7 @@ impl World {
             agents: BTreeMap::new(),
             links: BTreeMap::new(),
             next_link: 0,
+            outboxes: BTreeMap::new(),
             forgetful: BTreeSet::new(),
             history: History::default(),
             invariants: Invariants::default(),
@@ -155,6 +159,7 @@ impl World {
             Event::GiveUp { hub, request } => self.give_up(hub, request),
             Event::Plan(hub) => self.plan(hub),
             Event::Review(hub) => self.review_sessions(hub),
+            Event::Flush(hub) => self.flush(hub),
             Event::Tick => {
                 self.tick();
                 self.invite();

@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod extras;
 mod hubs;
+mod hubtrust;
 mod media;
 mod object;
 mod openapi;
@@ -44,7 +45,8 @@ pub use self::{
     accounts::{ACCOUNTS_SECRET, ADMIN_ACCOUNT, token_hash},
     entry::ApiServer,
     ports::{
-        Admission, ApiContext, ApiLimits, Details, Generators, JoinToken, Manifests, Presence, ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, BackupStream, BackupStreams, Details, Generators, JoinToken, Manifests,
+        Presence, ProviderError, Webhook,
     },
     serve::{Remote, serve},
 };

@@ -5,6 +5,8 @@
 //! | [`group`] | the other hubs, and what counts as a majority |
 //! | `spread` | on a majority before a digest is proposed ([`Bundles::secure`]) |
 //! | `fetch`, `serve` | blobs from and for other hubs ([`Bundles::serve_peer`]) |
+//! | `read` | for agents and the API; what is not here is fetched |
+//! | `kept` | what other hubs count on is not collected |
 //! | `repair` | everything referenced is here ([`Bundles::repair`], [`Bundles::completeness`]) |
 //! | `gate` | no snapshot is installed before that |
 //!
@@ -13,8 +15,11 @@
 
 pub mod group;
 
+mod contents;
 mod fetch;
 mod gate;
+mod kept;
+mod read;
 mod repair;
 mod serve;
 mod spread;
@@ -23,17 +28,14 @@ mod tests;
 mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::sync::{Notify, Semaphore};
 use windlass_hub_core::State;
 use windlass_protocol::{
     codec,
@@ -44,11 +46,12 @@ use windlass_protocol::{
 };
 
 pub use self::{
+    contents::Contents,
     group::{BlobGroup, Hubs, NoQuorum, Referenced},
     repair::{Completeness, Repaired},
 };
 
-use self::{fetch::distinct, group::Group, spread::Waiting};
+use self::{group::Group, kept::Kept, spread::Waiting};
 use crate::{
     raft::NodeId,
     sealing::{SealError, Sealer},
@@ -57,11 +60,6 @@ use crate::{
 
 /// Indexes kept decoded: one per bundle that agents ask for.
 const INDEXES_CACHED_MAX: usize = 4_096;
-
-/// Digests kept in this way; beyond, the oldest are given up before their time.
-const KEPT_DIGESTS_MAX: usize = 1 << 20;
-/// A read that misses something fetches it, then what that names, then reads.
-const READ_ATTEMPTS: usize = 3;
 
 /// Manifests by address. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,12 +99,6 @@ struct Shared {
     /// What no member has, as of the last repair.
     lost: Mutex<BTreeSet<Digest>>,
     wanted: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    leases: VecDeque<(Instant, BlobLease)>,
-    digests: usize,
 }
 
 /// Limits of one bundle (DESIGN.md section 10).
@@ -265,58 +257,6 @@ impl Bundles {
         Ok(stored)
     }
 
-    /// Reads a detail; `None` when it is not here (then it is sent for) or no JSON.
-    #[must_use]
-    pub fn detail(&self, digest: &Digest) -> Option<Value> {
-        let Some(content) = self.read(&BlobDigest(digest.0)).ok()? else {
-            self.shared.wanted.notify_one();
-            return None;
-        };
-        serde_json::from_slice(&content).ok()
-    }
-
-    /// The manifests of a bundle, Secrets in clear. What is not here is fetched.
-    ///
-    /// # Errors
-    /// [`BundleError`] when a manifest is missing everywhere.
-    pub async fn manifests(&self, index: &Digest) -> Result<Vec<Value>, BundleError> {
-        let index = *index;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let this = self.clone();
-            let missed = match blocking(move || this.manifests_here(&index)).await? {
-                Ok(manifests) => return Ok(manifests),
-                Err(missed) => missed,
-            };
-            let first = missed.first().copied().unwrap_or(index);
-            if attempts >= READ_ATTEMPTS || !self.recover(missed).await {
-                return Err(BundleError::Content { digest: first, message: "no hub that answers has it".to_owned() });
-            }
-        }
-    }
-
-    /// The blobs that an agent asked for, `None` for those that its assignments do not reference or that no hub has.
-    ///
-    /// # Errors
-    /// [`BundleError`] when the store fails.
-    pub async fn serve(
-        self,
-        state: Arc<State>,
-        cluster: String,
-        digests: Vec<Digest>,
-    ) -> Result<Vec<(Digest, Option<Arc<Vec<u8>>>)>, BundleError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let (this, state, cluster, wanted) = (self.clone(), Arc::clone(&state), cluster.clone(), digests.clone());
-            let (found, missed) = blocking(move || this.serve_here(&state, &cluster, &wanted)).await?;
-            if missed.is_empty() || attempts >= READ_ATTEMPTS || !self.recover(missed).await {
-                return Ok(digests.into_iter().map(|digest| (digest, found.get(&digest).cloned())).collect());
-            }
-        }
-    }
-
     /// Removes what nothing references and nobody holds. Blocks.
     ///
     /// # Errors
@@ -337,101 +277,6 @@ impl Bundles {
         self.shared.whole.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest| bundles.contains(digest));
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|digest, _| keep.contains(digest));
         Ok(self.blobs.collect(&|digest| keep.contains(&Digest(digest.0)))?)
-    }
-
-    /// Fetches what a read has missed; says whether another read is worth it.
-    async fn recover(&self, missed: Vec<Digest>) -> bool {
-        // Whatever comes of this, what else is missing shall be looked for.
-        self.shared.wanted.notify_one();
-        let Some(group) = self.group() else { return false };
-        let (count, sources) = (missed.len(), distinct(group.members(), group.this()));
-        let left = self.fetch_from_any(&group, missed, &sources).await;
-        left.blobs.len() < count
-    }
-
-    /// The manifests, or what of them is not here.
-    fn manifests_here(&self, index: &Digest) -> Result<Result<Vec<Value>, Vec<Digest>>, BundleError> {
-        let Some(resources) = self.index(index)? else { return Ok(Err(vec![*index])) };
-        let (mut manifests, mut missed) = (Vec::with_capacity(resources.len()), Vec::new());
-        for resource in resources.iter() {
-            let Some(content) = self.content(resource)? else {
-                missed.push(resource.digest);
-                continue;
-            };
-            manifests.push(
-                serde_json::from_slice(&content)
-                    .map_err(|error| BundleError::Content { digest: resource.digest, message: error.to_string() })?,
-            );
-        }
-        if missed.is_empty() { Ok(Ok(manifests)) } else { Ok(Err(missed)) }
-    }
-
-    fn serve_here(&self, state: &State, cluster: &str, digests: &[Digest]) -> Result<Served, BundleError> {
-        let wanted: BTreeSet<Digest> = digests.iter().copied().collect();
-        let (mut found, mut missed, mut unread) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        for (_, assignment) in state.assignments_of(cluster) {
-            for bundle in assignment.bundles() {
-                if wanted.contains(&bundle.digest) && !found.contains_key(&bundle.digest) {
-                    match self.read(&BlobDigest(bundle.digest.0))? {
-                        Some(content) => drop(found.insert(bundle.digest, Arc::new(content.to_vec()))),
-                        None => drop(missed.insert(bundle.digest)),
-                    }
-                }
-                let Some(resources) = self.index(&bundle.digest)? else {
-                    unread.insert(bundle.digest);
-                    continue;
-                };
-                for resource in resources.iter().filter(|resource| wanted.contains(&resource.digest)) {
-                    if let Entry::Vacant(place) = found.entry(resource.digest) {
-                        match self.content(resource)? {
-                            Some(content) => drop(place.insert(Arc::new(content))),
-                            None => drop(missed.insert(resource.digest)),
-                        }
-                    }
-                }
-            }
-        }
-        // An index that is not here may name what was not found.
-        if wanted.iter().any(|digest| !found.contains_key(digest)) {
-            missed.append(&mut unread);
-        }
-        Ok((found, missed.into_iter().collect()))
-    }
-
-    /// Keeps blobs from collection for a while, present or not.
-    fn keep(&self, digests: &[Digest]) {
-        self.keep_lease(self.blobs.lease(digests.iter().map(|digest| BlobDigest(digest.0)).collect()));
-    }
-
-    fn keep_lease(&self, lease: BlobLease) {
-        self.expire_kept();
-        let mut given_up = Vec::new();
-        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.digests += lease.digests().len();
-        kept.leases.push_back((Instant::now() + self.shared.timing.kept, lease));
-        while kept.digests > KEPT_DIGESTS_MAX
-            && let Some((_, oldest)) = kept.leases.pop_front()
-        {
-            kept.digests = kept.digests.saturating_sub(oldest.digests().len());
-            given_up.push(oldest);
-        }
-        drop(kept);
-        if !given_up.is_empty() {
-            tracing::warn!(limit = KEPT_DIGESTS_MAX, "too many blobs are held for other hubs; the oldest are let go");
-        }
-    }
-
-    fn expire_kept(&self) {
-        let now = Instant::now();
-        let mut expired = Vec::new();
-        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        while kept.leases.front().is_some_and(|(end, _)| *end <= now) {
-            if let Some((_, lease)) = kept.leases.pop_front() {
-                kept.digests = kept.digests.saturating_sub(lease.digests().len());
-                // Dropped without the lock.
-                expired.push(lease);
-            }
-        }
     }
 
     fn group(&self) -> Option<Group> {
@@ -475,9 +320,6 @@ impl Bundles {
         Ok(Some(content.to_vec()))
     }
 }
-
-/// What was found, and what was not although it is referenced.
-type Served = (BTreeMap<Digest, Arc<Vec<u8>>>, Vec<Digest>);
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,10 +1,13 @@
 //! The command line of `windlass-hub`. Data on stdout, talk on stderr.
 
-use std::{io::Write as _, process::ExitCode};
+mod recovery;
+
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::recovery::{RestoreFlags, VerifyFlags, restore_group, verify_backup};
 use crate::{
     config::{Config, Flags},
     group::join::join,
@@ -29,6 +32,10 @@ enum Subcommands {
     Serve(Serve),
     /// Print a join token for another hub; asks the hub that this directory's kubeconfig names.
     Token(Token),
+    /// Make the first node of a new group out of a backup, in an empty directory.
+    Restore(RestoreFlags),
+    /// Read a backup from its first to its last byte with the operator key, and check all of it.
+    VerifyBackup(VerifyFlags),
 }
 
 #[derive(Args, Debug)]
@@ -41,6 +48,9 @@ struct Serve {
     /// Token from `windlass hub token`.
     #[arg(long, env = "WINDLASS_HUB_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Try to join for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    join_seconds: u64,
 }
 
 #[derive(Args, Debug)]
@@ -56,11 +66,13 @@ struct Token {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let flags = match &cli.command {
-        Subcommands::Init(flags) => flags,
-        Subcommands::Serve(serve) => &serve.flags,
-        Subcommands::Token(token) => &token.flags,
+        Subcommands::Init(flags) => flags.clone(),
+        Subcommands::Serve(serve) => serve.flags.clone(),
+        Subcommands::Token(token) => token.flags.clone(),
+        Subcommands::Restore(restore) => restore.hub.clone(),
+        Subcommands::VerifyBackup(verify) => verify.config_flags(),
     };
-    let result = Config::load(flags).map_err(anyhow::Error::from).and_then(|config| {
+    let result = Config::load(&flags).map_err(anyhow::Error::from).and_then(|config| {
         telemetry::install(config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -68,6 +80,8 @@ pub fn run(cli: Cli) -> ExitCode {
                 Subcommands::Init(_) => initialize(&config).await,
                 Subcommands::Serve(options) => serve(&config, &options).await,
                 Subcommands::Token(token) => print_token(&config, token.expires).await,
+                Subcommands::Restore(flags) => restore_group(config, flags).await,
+                Subcommands::VerifyBackup(flags) => verify_backup(config, flags).await,
             }
         })
     });
@@ -109,7 +123,7 @@ async fn print_token(config: &Config, seconds: u64) -> anyhow::Result<()> {
 
 async fn serve(config: &Config, options: &Serve) -> anyhow::Result<()> {
     if let (Some(address), Some(token)) = (&options.join, &options.token) {
-        join(config, address, token).await?;
+        join(config, address, token, Duration::from_secs(options.join_seconds)).await?;
     }
     let mut node = Node::start(config).await?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,6 +1,8 @@
 //! File, environment and flags become one validated [`Config`]; every default says why. Later wins: default, file (TOML),
 //! environment (`WINDLASS_HUB_*`), flag.
 
+mod backup;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,6 +11,8 @@ use std::{
 
 use clap::Args;
 use serde::Deserialize;
+
+use crate::backup::{S3Settings, Settings as BackupSettings};
 
 /// Port of agents (UDP) and of the API (TCP).
 pub const DEFAULT_PORT: u16 = 7443;
@@ -39,6 +43,9 @@ pub struct Flags {
     /// `host:port` under which the other hubs reach this hub.
     #[arg(long, env = "WINDLASS_HUB_ADVERTISE_PEERS", value_name = "HOST:PORT")]
     pub advertise_peers: Option<String>,
+    /// Refuse a data directory that is not this node's.
+    #[arg(long, env = "WINDLASS_HUB_NODE", value_name = "ID")]
+    pub node: Option<u64>,
     /// Name of this hub for people [default: hub-<node>].
     #[arg(long, env = "WINDLASS_HUB_NAME", value_name = "NAME")]
     pub name: Option<String>,
@@ -74,6 +81,7 @@ struct File {
     advertise: Vec<String>,
     listen_peers: Option<SocketAddr>,
     advertise_peers: Option<String>,
+    node: Option<u64>,
     name: Option<String>,
     operator_key_file: Option<PathBuf>,
     webhook_secret_file: Option<PathBuf>,
@@ -82,6 +90,7 @@ struct File {
     agent_certificate_seconds: Option<u64>,
     git: GitFile,
     limits: Limits,
+    backup: backup::BackupFile,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,6 +168,8 @@ pub struct Config {
     pub listen_peers: SocketAddr,
     /// `host:port` under which the other hubs reach this hub; without it, where it listens, if that is one address.
     pub advertise_peers: Option<String>,
+    /// The node whose data directory this must be, if that is to be checked.
+    pub node: Option<u64>,
     /// Name of this hub for people.
     pub name: Option<String>,
     /// File of the operator key; `<data>/operator.key` unless it is kept elsewhere.
@@ -179,6 +190,10 @@ pub struct Config {
     pub limits: Limits,
     /// Life of an agent's certificate, 24 h: a lost disk is worth a day. Renewed at two thirds.
     pub agent_certificate: Duration,
+    /// Scheduled backups, if any.
+    pub backup: Option<BackupSettings>,
+    /// The S3 of `[backup.s3]`, for a restore too.
+    pub backup_s3: S3Settings,
     /// Between two looks at everything, 10 s, besides the signals: what a signal missed is found then.
     pub plan_period: Duration,
 }
@@ -268,12 +283,14 @@ impl Config {
         };
         let operator_key_file =
             flags.operator_key_file.clone().or(file.operator_key_file).unwrap_or_else(|| data.join("operator.key"));
+        let (backup, backup_s3) = backup::resolve(file.backup)?;
         Ok(Self {
             listen_agents,
             listen_api,
             advertise,
             listen_peers,
             advertise_peers,
+            node: flags.node.or(file.node),
             name: flags.name.clone().or(file.name),
             operator_key_file,
             webhook_secret_file: flags.webhook_secret_file.clone().or(file.webhook_secret_file),
@@ -284,6 +301,8 @@ impl Config {
             git_local: file.git.local.unwrap_or(true),
             limits: file.limits,
             agent_certificate,
+            backup,
+            backup_s3,
             plan_period: Duration::from_secs(10),
             data,
         })
@@ -352,6 +371,19 @@ mod tests {
         check("data = '/x'\nadvertise = ['hub']", &none, Err("host:port"));
         check("data = '/x'\n[limits]\nwatches = 0", &none, Err("limits.watches"));
         check("data = '/x'\n[limits]\nwatches = 'many'", &none, Err("watches"));
+        for (section, expect) in [
+            ("directory = '/b'", Err("0 3 * * *")),
+            ("schedule = '0 3 * * *'", Err("backup.directory")),
+            ("schedule = 'nightly'\ndirectory = '/b'", Err("no cron pattern")),
+            ("every_seconds = 0\ndirectory = '/b'", Err("backup.every_seconds")),
+            ("every_seconds = 5\ndirectory = '/b'\nkeep = 0", Err("backup.keep")),
+            ("every_seconds = 5\n[backup.s3]\nprefix = 'x'", Err("backup.s3.bucket")),
+            ("every_seconds = 5\n[backup.s3]\nbucket = 'b'\nendpoint = 's3'", Err("backup.s3.endpoint")),
+            ("every_seconds = 5\n[backup.s3]\nbucket = 'b'\nprefix = '/a/'", Ok("prefix: \"a\"")),
+            ("schedule = '0 3 * * *'\ndirectory = '/b'", Ok("keep: 30")),
+        ] {
+            check(&format!("data = '/x'\n[backup]\n{section}"), &none, expect);
+        }
         check("data = '/x'\nagent_certificate_seconds = 5", &none, Err("agent_certificate_seconds"));
     }
 }

@@ -19,6 +19,7 @@ use windlass_protocol::{
 use windlass_transport::identity::RootPin;
 
 use crate::{
+    backup::RESTORING,
     config::Config,
     group::announce::announcement,
     machine::StateMachine,
@@ -56,6 +57,16 @@ pub struct Initialized {
 pub struct AdminToken(String);
 
 impl AdminToken {
+    /// From fresh random bytes.
+    pub(crate) fn new(random: [u8; 32]) -> Self {
+        Self(format!("wla_{}", URL_SAFE_NO_PAD.encode(random)))
+    }
+
+    /// How an account's Secret keeps it: base64 of the hash's digits.
+    pub(crate) fn kept(&self) -> String {
+        STANDARD.encode(Digest::of(self.0.as_bytes()).to_string())
+    }
+
     /// The secret itself.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -83,8 +94,11 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
             identity.cluster
         );
     }
+    if config.data.join(RESTORING).exists() {
+        bail!("{} holds an interrupted restore: run it again, or empty the directory", config.data.display());
+    }
     disk::check_free(&config.data, disk::START_BYTES)?;
-    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot create {}", config.data.display()))?;
+    disk::create_directory(&config.data).with_context(|| format!("cannot create {}", config.data.display()))?;
     let random = SystemRandom::new();
     let made_key = !config.operator_key_file.exists();
     let sealer = operator_key(config, Some(random_bytes(&random)?))?;
@@ -98,7 +112,7 @@ pub async fn init(config: &Config) -> anyhow::Result<Initialized> {
     let store = tokio::task::spawn_blocking(move || Store::create(&store_folder, identity, &StoreOptions::default()))
         .await
         .context("the store's worker ended")??;
-    let admin_token = AdminToken(format!("wla_{}", URL_SAFE_NO_PAD.encode(random_bytes::<32>(&random)?)));
+    let admin_token = AdminToken::new(random_bytes(&random)?);
     found(config, store, &trust, &trust_domain, &sealer, &admin_token).await?;
     let port = config.listen_api.port();
     let server = config.advertise.first().cloned().unwrap_or_else(|| format!("127.0.0.1:{port}"));
@@ -138,11 +152,10 @@ async fn found(
         hub: announcement(config, Some(FIRST_NODE), config.agent_addresses()),
     };
     replica.propose("hub", "init", Vec::new(), announce).await?;
-    let hash = Digest::of(admin_token.expose().as_bytes()).to_string();
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": {"name": ACCOUNTS_SECRET, "namespace": CONTROL_NAMESPACE},
-        "data": {ADMIN_ACCOUNT: STANDARD.encode(hash)},
+        "data": {ADMIN_ACCOUNT: admin_token.kept()},
     });
     let sealed = Some(sealer.split_secret(&mut secret)?);
     let key = ObjectKey::new(Kind::Secret, CONTROL_NAMESPACE, ACCOUNTS_SECRET);

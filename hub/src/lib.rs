@@ -11,11 +11,13 @@
 //! | [`sealing`], [`trust`] | secrets at rest; root, issuing keys and certificates |
 //! | [`source`], `repositories`, `generator_trees` | Git, its credentials, and what generators read |
 //! | [`rendering`], [`blobs`] | the worker pool and its memo; manifests by digest |
+//! | [`backup`] | backups to files and S3, and a new group from one |
 //! | [`tasks`] | loops of the leader: planning, ticks, collection |
 //! | [`gateway`] | enrolment and sessions of agents |
 //! | [`api`], `local` | the resource API, and what it asks of the rest |
 
 pub mod api;
+pub mod backup;
 pub mod blobs;
 pub mod command;
 pub mod config;

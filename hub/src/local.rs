@@ -21,9 +21,10 @@ use windlass_transport::identity::RootPin;
 
 use crate::{
     api::{
-        Admission, ApiContext, ApiLimits, ApiServer, Details, Generators, JoinToken, Manifests, Presence,
-        ProviderError, Webhook,
+        Admission, ApiContext, ApiLimits, ApiServer, BackupStream, BackupStreams, Details, Generators, JoinToken,
+        Manifests, Presence, ProviderError, Webhook,
     },
+    backup::BackupDesk,
     blobs::Bundles,
     config::Config,
     gateway::Registry,
@@ -36,6 +37,7 @@ use crate::{
         Sources,
         webhook::{self, Event},
     },
+    trust::Trust,
 };
 
 /// This node's answers to the API.
@@ -46,9 +48,10 @@ pub(crate) struct Local {
     pub(crate) sources: Sources,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) pin: RootPin,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) hubs: Vec<String>,
     pub(crate) webhook_secret: Option<Vec<u8>>,
+    pub(crate) backups: BackupDesk,
 }
 
 impl Local {
@@ -75,7 +78,8 @@ pub(crate) fn api(config: &Config, replica: Replica, sealer: Arc<Sealer>, local:
         manifests: Arc::clone(&local) as _,
         generators: Arc::clone(&local) as _,
         webhook: Arc::clone(&local) as _,
-        presence: local,
+        presence: Arc::clone(&local) as _,
+        backups: local,
         limits,
     })
 }
@@ -86,13 +90,19 @@ impl Details for Local {
     }
 }
 
+impl BackupStreams for Local {
+    fn backup(&self) -> BoxFuture<'_, Result<BackupStream, ProviderError>> {
+        Box::pin(self.backups.stream())
+    }
+}
+
 impl Presence for Local {
     fn sessions(&self) -> usize {
         self.registry.count()
     }
 
     fn pin(&self) -> RootPin {
-        self.pin
+        self.trust.pin()
     }
 }
 
@@ -109,7 +119,7 @@ impl Admission for Local {
             let expires_at = wall_clock().plus(expires_in);
             let command = Command::AddToken { hash, cluster: cluster.to_owned(), expires_at };
             self.replica.propose(subject, "api", Vec::new(), command).await?;
-            Ok(JoinToken { token, expires_at, root_pin: self.pin.to_string(), hubs: self.hubs() })
+            Ok(JoinToken { token, expires_at, root_pin: self.trust.pin().to_string(), hubs: self.hubs() })
         })
     }
 }

@@ -141,7 +141,7 @@ impl Machine for StateMachine {
     }
 
     fn snapshot(&self) -> Box<dyn SnapshotSource> {
-        Box::new(Picture(self.state()))
+        picture(self.state())
     }
 
     fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
@@ -183,6 +183,11 @@ fn encode_reply(result: &Result<Reply, Rejection>) -> Vec<u8> {
 /// A text when the bytes are no answer.
 pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Result<Reply, Rejection>, String> {
     codec::from_bytes(bytes, REPLY_BYTES_MAX).map_err(|error| error.to_string())
+}
+
+/// A picture of a state, to be written as a snapshot.
+pub(crate) fn picture(state: Arc<State>) -> Box<dyn SnapshotSource> {
+    Box::new(Picture(state))
 }
 
 struct Picture(Arc<State>);

@@ -7,12 +7,13 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_render::Limits as RenderLimits;
 use windlass_transport::{
-    endpoint::{Listener, ListenerLimits, PeerAdmission, ServerTls},
+    endpoint::{Listener, ListenerLimits, PeerAdmission, RestartKey, ServerTls},
     https::{HttpsLimits, HttpsListener},
     identity::RootPin,
 };
 
 use crate::{
+    backup::{BackupDesk, BackupSource, Backups},
     blobs::{BundleLimits, Bundles, Hubs},
     config::Config,
     gateway::{Gateway, Registry},
@@ -37,7 +38,7 @@ use crate::{
         disk,
     },
     tasks::{self, Planner},
-    trust::{Trust, operator_key},
+    trust::{Listeners, Trust, keep, operator_key},
 };
 
 /// Sessions and requests get this long to end by themselves.
@@ -75,7 +76,8 @@ impl Node {
         let trust = Arc::new(Trust::load(config, &sealer)?);
         let (replica, peers) = start_replica(config, &trust).await?;
         let node = replica.raft().identity().node;
-        let (listener, https) = listen(config, &trust, &replica, node)?;
+        let names = names(config);
+        let (listener, https) = listen(config, &trust, &replica, node, &names)?;
         let (api_address, agents_address) = (https.local_address(), listener.local_address()?);
         let hubs = if config.advertise.is_empty() {
             vec![reachable(agents_address).to_string()]
@@ -89,6 +91,9 @@ impl Node {
         peers.serve(Arc::new(parts.group_service()));
         let bundles = parts.bundles.clone();
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let listeners =
+            Listeners { agents: listener.control(), api: https.control(), peers: Some(peers.clone()), names };
+        tasks.spawn(keep(Arc::clone(&trust), sealer, replica.clone(), listeners, shutdown.clone()));
         parts.spawn(config, listener, https, &tasks, &shutdown)?;
         let peers_address = peers.local_address()?;
         let mut hub = announcement(config, Some(node), hubs.clone());
@@ -140,6 +145,7 @@ struct Parts {
     planner: Planner,
     local: Arc<Local>,
     sealer: Arc<Sealer>,
+    backups: Option<Backups>,
 }
 
 impl Parts {
@@ -176,33 +182,26 @@ impl Parts {
         let renderer = Renderer::new(bundles.clone(), render_limits, timeout, limits.renderers);
         let planner = Planner::new(replica.clone(), sources.clone(), renderer, Arc::clone(sealer), config.plan_period);
         let registry = Arc::new(Registry::default());
-        let webhook_secret = match &config.webhook_secret_file {
-            Some(path) => {
-                let secret =
-                    std::fs::read_to_string(path).with_context(|| format!("webhook secret {}", path.display()))?;
-                Some(secret.trim().as_bytes().to_vec())
-            }
-            None => None,
+        let backup_source = BackupSource {
+            replica: replica.clone(),
+            bundles: bundles.clone(),
+            sealer: Arc::clone(sealer),
+            data: config.data.clone(),
         };
+        let backups = config.backup.clone().map(|settings| Backups::new(backup_source.clone(), settings));
         let local = Arc::new(Local {
+            backups: BackupDesk::new(backup_source),
             replica: replica.clone(),
             bundles: bundles.clone(),
             sources,
             sealer: Arc::clone(sealer),
             registry: Arc::clone(&registry),
-            pin: trust.pin(),
-            hubs: hubs.clone(),
-            webhook_secret,
-        });
-        let gateway = Gateway {
-            replica: replica.clone(),
             trust: Arc::clone(trust),
-            bundles: bundles.clone(),
-            registry,
-            node,
-            hubs,
-        };
-        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer) })
+            hubs: hubs.clone(),
+            webhook_secret: webhook_secret(config)?,
+        });
+        let gateway = Gateway::new(replica.clone(), Arc::clone(trust), bundles.clone(), registry, node, hubs);
+        Ok(Self { replica: replica.clone(), gateway, bundles, planner, local, sealer: Arc::clone(sealer), backups })
     }
 
     fn group_service(&self) -> GroupService {
@@ -227,6 +226,9 @@ impl Parts {
         tasks.spawn(tasks::tick(self.replica.clone(), shutdown.clone()));
         tasks.spawn(tasks::repair_blobs(self.bundles.clone(), shutdown.clone()));
         tasks.spawn(tasks::collect_garbage(self.replica.clone(), self.bundles, shutdown.clone()));
+        if let Some(backups) = self.backups {
+            tasks.spawn(backups.run(shutdown.clone()));
+        }
         let api = crate::local::api(config, self.replica, self.sealer, self.local);
         tasks.spawn(crate::api::serve(https, api.router(), shutdown.clone()));
         Ok(())
@@ -236,14 +238,12 @@ impl Parts {
 /// Opens the store, and takes part in the group over the peers' own threads.
 async fn start_replica(config: &Config, trust: &Trust) -> anyhow::Result<(Replica, Peers)> {
     let folder = config.data.join("store");
+    let options = StoreOptions { expect_node: config.node, ..StoreOptions::default() };
     let opening = tokio::task::spawn_blocking(move || {
         disk::check_free(&folder, disk::START_BYTES)?;
-        Store::open(&folder, &StoreOptions::default())
+        Store::open(&folder, &options)
     });
-    let store = opening
-        .await
-        .context("the store's worker ended")?
-        .with_context(|| format!("{}: for a new group run `windlass-hub init` first", config.data.display()))?;
+    let store = opening.await.context("the store's worker ended")??;
     let machine = Arc::new(StateMachine::default());
     let peers = start_peers(config, trust, store.identity(), &machine)?;
     let raft_config = RaftConfig::new(config.data.join("snapshots"));
@@ -265,7 +265,7 @@ fn start_peers(
         listen: config.listen_peers,
         identity,
         software: SOFTWARE.to_owned(),
-        tls: PeerTls { certificate, bundle: trust.bundle().clone() },
+        tls: PeerTls { certificate, bundle: trust.bundle() },
         expectations: Arc::new(move |node| match known.state().hub(node) {
             None => Expected::Unknown,
             Some(hub) if hub.removed => Expected::Removed,
@@ -296,7 +296,8 @@ async fn watch_failure(replica: Replica, failed: watch::Sender<Option<String>>, 
     }
 }
 
-fn listen(config: &Config, trust: &Trust, replica: &Replica, node: u64) -> anyhow::Result<(Listener, HttpsListener)> {
+/// Names in this hub's certificate, for clients that check them.
+fn names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.extend(config.advertise.iter().filter_map(|address| {
         let (host, _) = address.rsplit_once(':')?;
@@ -308,16 +309,39 @@ fn listen(config: &Config, trust: &Trust, replica: &Replica, node: u64) -> anyho
     }
     names.sort();
     names.dedup();
+    names
+}
+
+fn listen(
+    config: &Config,
+    trust: &Trust,
+    replica: &Replica,
+    node: u64,
+    names: &[String],
+) -> anyhow::Result<(Listener, HttpsListener)> {
     let serial = u128::from_be_bytes(replica.random_bytes()?) >> 1;
-    let identity = trust.hub_identity(node, &names, wall_clock(), serial)?;
-    let tls = ServerTls::new(identity, trust.bundle().clone(), PeerAdmission::Enrolment)?;
+    let identity = trust.hub_identity(node, names, wall_clock(), serial)?;
+    let tls = ServerTls::new(identity, trust.bundle(), PeerAdmission::Enrolment)?;
     let mut limits = ListenerLimits { connections: config.limits.sessions, ..ListenerLimits::default() };
     limits.unauthenticated.connections = config.limits.strangers;
+    limits.restart_key = Some(restart_key(&replica.raft().identity()));
     let listener = Listener::bind(config.listen_agents, &tls, limits)
         .with_context(|| format!("cannot listen for agents on {}/udp", config.listen_agents))?;
     let https = HttpsListener::bind(config.listen_api, &tls, HttpsLimits::default())
         .with_context(|| format!("cannot listen for the API on {}/tcp", config.listen_api))?;
     Ok((listener, https))
+}
+
+/// Lets agents notice a killed and restarted hub with their next packet. Cluster and store id are random.
+fn restart_key(identity: &Identity) -> RestartKey {
+    let secret = [identity.cluster.as_bytes().as_slice(), identity.store.as_bytes()].concat();
+    RestartKey::new(blake3::derive_key("windlass 2026 agent listener stateless reset", &secret))
+}
+
+fn webhook_secret(config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(path) = &config.webhook_secret_file else { return Ok(None) };
+    let secret = std::fs::read_to_string(path).with_context(|| format!("webhook secret {}", path.display()))?;
+    Ok(Some(secret.trim().as_bytes().to_vec()))
 }
 
 fn source_config(config: &Config) -> SourceConfig {

@@ -35,7 +35,7 @@ use bytes::Bytes;
 use tokio::runtime::{Handle, Runtime};
 use windlass_transport::endpoint::{
     ClientTls, CloseCode, Connection, Dialer, EndpointError, Listener, ListenerControl, PeerAdmission, Protocol,
-    ServerTls,
+    RestartKey, ServerTls,
 };
 use windlass_transport::identity::{Identity as Certificate, IdentityError, Subject, TrustBundle};
 
@@ -137,6 +137,7 @@ struct Shared {
     software: String,
     expectations: Expectations,
     directory: Directory,
+    look_every: Duration,
     socket: RwLock<Option<Socket>>,
     runtime: Handle,
     tls: RwLock<ClientTls>,
@@ -153,6 +154,10 @@ impl Peers {
     /// # Errors
     /// [`PeersError`] when the port is taken or the certificate is not this node's.
     pub fn start(config: PeersConfig) -> Result<Self, PeersError> {
+        Self::looking(config, limits::LOOK_EVERY)
+    }
+
+    fn looking(config: PeersConfig, look_every: Duration) -> Result<Self, PeersError> {
         let (server, client) = tls(&config.tls, config.identity.node)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits::THREADS)
@@ -163,13 +168,14 @@ impl Peers {
         let (handle, threads) = (runtime.handle().clone(), Threads(Some(runtime)));
         let listener = {
             let _inside = handle.enter();
-            Listener::bind(config.listen, &server, limits::listener())?
+            Listener::bind(config.listen, &server, limits::listener(restart_key(&config.identity)))?
         };
         let shared = Arc::new(Shared {
             identity: config.identity,
             software: config.software,
             expectations: config.expectations,
             directory: config.directory,
+            look_every,
             socket: RwLock::new(Some(Socket { control: listener.control(), dialer: listener.control().dialer() })),
             runtime: handle.clone(),
             tls: RwLock::new(client),
@@ -330,6 +336,12 @@ impl Shared {
     fn client_tls(&self) -> ClientTls {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Cluster and store id are random and known to the hubs alone, who may end each other's connections.
+fn restart_key(identity: &Identity) -> RestartKey {
+    let secret = [identity.cluster.as_bytes().as_slice(), identity.store.as_bytes()].concat();
+    RestartKey::new(blake3::derive_key("windlass 2026 peer listener stateless reset", &secret))
 }
 
 fn tls(tls: &PeerTls, node: NodeId) -> Result<(ServerTls, ClientTls), PeersError> {

@@ -24,6 +24,7 @@ pub struct Sealer {
     key: LessSafeKey,
     key_id: [u8; KEY_ID_BYTES],
     naming: [u8; 32],
+    backups: [u8; 32],
     random: SystemRandom,
 }
 
@@ -68,11 +69,12 @@ impl Sealer {
     pub fn new(operator_key: &[u8; OPERATOR_KEY_BYTES]) -> Result<Self, SealError> {
         let sealing = blake3::derive_key("windlass.io 2026 sealing of secrets at rest", operator_key);
         let naming = blake3::derive_key("windlass.io 2026 names of sealed blobs", operator_key);
+        let backups = blake3::derive_key("windlass.io 2026 encryption of backups", operator_key);
         let id = blake3::derive_key("windlass.io 2026 id of an operator key", operator_key);
         let mut key_id = [0; KEY_ID_BYTES];
         key_id.iter_mut().zip(id).for_each(|(to, from)| *to = from);
         let key = UnboundKey::new(&CHACHA20_POLY1305, &sealing).map_err(|_| SealError::Crypto)?;
-        Ok(Self { key: LessSafeKey::new(key), key_id, naming, random: SystemRandom::new() })
+        Ok(Self { key: LessSafeKey::new(key), key_id, naming, backups, random: SystemRandom::new() })
     }
 
     /// Names the key without telling anything about it.
@@ -85,6 +87,19 @@ impl Sealer {
     #[must_use]
     pub fn name(&self, content: &[u8]) -> Digest {
         Digest::keyed(&self.naming, content)
+    }
+
+    /// The key of one backup: no two files share one, so that each may number its chunks from zero.
+    pub(crate) fn backup_key(&self, salt: &Digest) -> Result<LessSafeKey, SealError> {
+        let key = Digest::keyed(&self.backups, &salt.0);
+        UnboundKey::new(&CHACHA20_POLY1305, &key.0).map(LessSafeKey::new).map_err(|_| SealError::Crypto)
+    }
+
+    /// Fresh random bytes to name or key something with.
+    pub(crate) fn random(&self) -> Result<[u8; 32], SealError> {
+        let mut bytes = [0; 32];
+        self.random.fill(&mut bytes).map_err(|_| SealError::Crypto)?;
+        Ok(bytes)
     }
 
     /// Seals a content; `context` must be the same when it is opened.

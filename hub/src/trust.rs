@@ -1,16 +1,25 @@
 //! Who this hub is: the root of the trust domain, this node's issuing key and certificate, and the operator key that protects
 //! them on disk. Private keys are sealed with the operator key before they are written.
+//!
+//! What everybody trusts is decided in the state; the files here are what this node last saw of it, so that it can find the
+//! group again. [`Trust::follow`] makes them equal.
 
+mod keep;
 mod root;
+mod rotation;
 
-pub use self::root::SigningRoot;
+pub use self::{
+    keep::{Listeners, keep},
+    root::SigningRoot,
+    rotation::{RotationError, begin, finish, is_rotating, unready},
+};
 
 use std::{
     fs,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use windlass_hub_core::state::TrustRecord;
@@ -21,8 +30,10 @@ use windlass_transport::identity::{
 };
 
 use crate::{
+    backup::TrustMaterial,
     config::Config,
     sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
+    store::disk,
 };
 
 /// Certificates begin to hold this long before they are made, but never longer than half of their life: clocks of agents
@@ -37,13 +48,22 @@ const ISSUER_LIFE: Millis = Millis::from_secs(5 * 365 * 24 * 3600);
 /// Life of a hub's own certificate; a new one is made at each start.
 const HUB_LIFE: Millis = Millis::from_secs(365 * 24 * 3600);
 
-/// Keys and certificates of this node.
+/// Keys and certificates of this node; replaced while it runs.
 #[derive(Debug)]
 pub struct Trust {
+    folder: PathBuf,
+    agent_life: Millis,
+    keys: RwLock<Arc<Keys>>,
+}
+
+/// What is used at one time.
+#[derive(Debug)]
+struct Keys {
     issuer: IssuingAuthority,
     bundle: TrustBundle,
     pin: RootPin,
-    agent_life: Millis,
+    /// The first root signed by the one before it, for those who know only that one; empty before the first rotation.
+    cross: String,
 }
 
 /// Keys or certificates cannot be made, read or written.
@@ -98,7 +118,7 @@ impl Trust {
         let issuer_key = KeyMaterial::generate()?;
         let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
         let folder = folder(config);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        make_folder(&folder)?;
         write_sealed(sealer, &folder.join(ROOT_KEY_FILE), &root.key().expose_pem())?;
         Self::adopt(config, sealer, &issuer_key, &chain, root.certificate_pem())?;
         Self::load(config, sealer)
@@ -116,10 +136,28 @@ impl Trust {
         roots: &str,
     ) -> Result<(), TrustError> {
         let folder = folder(config);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        make_folder(&folder)?;
         write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
         write_private(&folder.join("root.pem"), roots.as_bytes())?;
         write_private(&folder.join("issuer.pem"), chain.as_bytes())
+    }
+
+    /// Goes on with the root of a restored group: a new issuing key for this node, signed by it.
+    ///
+    /// # Errors
+    /// [`TrustError`] when the root cannot be opened, or something cannot be written.
+    pub(crate) fn restore(
+        config: &Config,
+        sealer: &Sealer,
+        root: &TrustRecord,
+        node: u64,
+        now: Millis,
+        serial: u128,
+    ) -> Result<Self, TrustError> {
+        let key = KeyMaterial::generate()?;
+        let chain = SigningRoot::open(root, sealer)?.sign_issuer(&key.public(), node, serial, now)?;
+        Self::adopt(config, sealer, &key, &chain, &root.roots)?;
+        Self::load(config, sealer)
     }
 
     /// What goes into the state of a new group: the root, and its key as it lies sealed on the disk of the node that made it.
@@ -139,7 +177,7 @@ impl Trust {
     /// Fingerprint of the issuing key.
     #[must_use]
     pub fn issuer_digest(&self) -> Digest {
-        Digest(self.issuer.key().public().digest())
+        Digest(self.keys().issuer.key().public().digest())
     }
 
     /// Reads what [`Self::create`] wrote.
@@ -148,31 +186,26 @@ impl Trust {
     /// [`TrustError`] when a file is missing, or sealed with another operator key.
     pub fn load(config: &Config, sealer: &Sealer) -> Result<Self, TrustError> {
         let folder = folder(config);
-        let read = |name: &str| {
-            let path = folder.join(name);
-            fs::read_to_string(&path).map_err(io("read", &path))
-        };
-        let bundle = TrustBundle::from_pem(&read("root.pem")?)?;
-        let key = read_sealed(sealer, &folder.join("issuer.key.sealed"))?;
-        let issuer = IssuingAuthority::from_pem(&read("issuer.pem")?, KeyMaterial::from_pem(&key)?)?;
-        let pin = bundle.pins()?.first().copied().ok_or_else(|| TrustError::OperatorKey {
-            path: folder.join("root.pem"),
-            message: "the bundle holds no root".to_owned(),
-        })?;
+        let keys = Keys::load(&folder, sealer)?;
         let agent_life = Millis(u64::try_from(config.agent_certificate.as_millis()).unwrap_or(u64::MAX));
-        Ok(Self { issuer, bundle, pin, agent_life })
+        Ok(Self { folder, agent_life, keys: RwLock::new(Arc::new(keys)) })
     }
 
-    /// This hub's own identity for both listeners.
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// This hub's own identity for all listeners.
     ///
     /// # Errors
     /// [`TrustError::Identity`] when a name cannot stand in a certificate.
     pub fn hub_identity(&self, node: u64, names: &[String], now: Millis, serial: u128) -> Result<Identity, TrustError> {
+        let keys = self.keys();
         let key = KeyMaterial::generate()?;
         let names = HubNames::new(names)?;
         let validity = validity(now, HUB_LIFE)?;
-        let chain = self.issuer.issue_hub(&key.public(), &node.to_string(), &names, serial, validity)?;
-        Ok(Identity::new(&chain, key)?)
+        let chain = keys.issuer.issue_hub(&key.public(), &node.to_string(), &names, serial, validity)?;
+        Ok(Identity::new(&keys.shown(&chain), key)?)
     }
 
     /// A certificate chain (PEM) for an agent's key.
@@ -188,20 +221,47 @@ impl Trust {
         now: Millis,
     ) -> Result<String, TrustError> {
         let validity = validity(now, self.agent_life)?;
-        Ok(self.issuer.issue_agent(key, cluster, uid, u128::from_be_bytes(serial), validity)?)
+        Ok(self.keys().issuer.issue_agent(key, cluster, uid, u128::from_be_bytes(serial), validity)?)
     }
 
     /// The roots to trust.
     #[must_use]
-    pub const fn bundle(&self) -> &TrustBundle {
-        &self.bundle
+    pub fn bundle(&self) -> TrustBundle {
+        self.keys().bundle.clone()
     }
 
     /// What an agent checks before it has a bundle.
     #[must_use]
-    pub const fn pin(&self) -> RootPin {
-        self.pin
+    pub fn pin(&self) -> RootPin {
+        self.keys().pin
     }
+}
+
+/// Roots and root key in clear, for a backup: from the state, or in a group of an earlier release from this node's files.
+///
+/// # Errors
+/// [`TrustError`] when neither is here, or it was sealed with another operator key.
+pub(crate) fn root_material(data: &Path, sealer: &Sealer, known: &TrustRecord) -> Result<TrustMaterial, TrustError> {
+    let path = data.join("trust").join(ROOT_KEY_FILE);
+    if known.version > 0 {
+        let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+        let key = sealer.open(ROOT_KEY_FILE.as_bytes(), &known.sealed_root_key).map_err(seal)?;
+        let root_key = String::from_utf8(key).map_err(|_| seal(SealError::Damaged))?;
+        return Ok(TrustMaterial { roots: known.roots.clone(), root_key });
+    }
+    let root = path.with_file_name("root.pem");
+    let roots = fs::read_to_string(&root).map_err(io("read", &root))?;
+    Ok(TrustMaterial { roots, root_key: read_sealed(sealer, &path)? })
+}
+
+/// What [`root_material`] finds, as a state keeps it.
+///
+/// # Errors
+/// [`TrustError::Seal`].
+pub(crate) fn root_record(sealer: &Sealer, material: &TrustMaterial) -> Result<TrustRecord, TrustError> {
+    let seal = |source| TrustError::Seal { path: PathBuf::from("the root key in the state"), source };
+    let sealed_root_key = sealer.seal(ROOT_KEY_FILE.as_bytes(), material.root_key.as_bytes()).map_err(seal)?;
+    Ok(TrustRecord { version: 1, roots: material.roots.clone(), sealed_root_key, cross: String::new() })
 }
 
 /// Reads the operator key; with `create`, makes one where the configured file is the default one and missing.
@@ -213,7 +273,7 @@ pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -
     let bad = |message: String| TrustError::OperatorKey { path: path.clone(), message };
     if let (Some(key), false) = (create, path.exists()) {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io("create", parent))?;
+            make_folder(parent)?;
         }
         let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         write_private(path, format!("{text}\n").as_bytes())?;
@@ -249,7 +309,16 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), TrustError> {
         .map_err(io("write", &temporary))?;
     file.write_all(content).map_err(io("write", &temporary))?;
     file.sync_all().map_err(io("sync", &temporary))?;
-    fs::rename(&temporary, path).map_err(io("rename", path))
+    fs::rename(&temporary, path).map_err(io("rename", path))?;
+    // Without it the old name may be back after a power cut, or none.
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => disk::sync_directory(parent).map_err(|error| io("sync", parent)(std::io::Error::other(error))),
+        None => Ok(()),
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), TrustError> {
+    disk::create_directory(folder).map_err(|error| io("create", folder)(std::io::Error::other(error)))
 }
 
 fn write_sealed(sealer: &Sealer, path: &Path, content: &str) -> Result<(), TrustError> {

@@ -11,6 +11,7 @@
 //!
 //! This crate never opens a socket, reads a clock, draws a random number or touches a disk; a test enforces it.
 
+pub mod backup;
 pub mod codec;
 pub mod glob;
 pub mod handshake;

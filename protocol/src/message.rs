@@ -451,11 +451,14 @@ pub struct SyncResultResource {
     pub hook_phase: String,
 }
 
-/// Redeems a join token. The same token and key may ask again.
+/// What a peer without a certificate may ask for. The same token and key may ask again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EnrolRequest {
     /// First form: the secret and a PKCS#10 signing request (DER) of the agent's own key.
     V1 { token: String, signing_request: Vec<u8>, software: String },
+    /// An agent whose certificate is not accepted any more (expired while it was offline, or issued below a root that is gone)
+    /// asks for a new one: the signing request proves the key, the state knows whose it is. It may do nothing else.
+    Renew { cluster_uid: String, signing_request: Vec<u8>, software: String },
 }
 
 /// Answer to [`EnrolRequest`].

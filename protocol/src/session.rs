@@ -26,7 +26,31 @@ pub use self::{
     assembly::BLOB_BYTES_MAX,
     hub::{HubAction, HubSession},
 };
-use crate::{handshake::Incompatible, ids::Digest};
+use crate::{handshake::Incompatible, ids::Digest, message::Hello};
+
+/// Capability by which an agent says which roots and hubs it has, so that a hub does not send them again.
+const TRUST_CAPABILITY: &str = "trust=";
+
+/// Names a set of roots (PEM) and hub addresses.
+#[must_use]
+pub fn trust_digest(roots: &str, hubs: &[String]) -> Digest {
+    let mut text = roots.trim().to_owned();
+    for hub in hubs {
+        text.push('\n');
+        text.push_str(hub);
+    }
+    Digest::of(text.as_bytes())
+}
+
+/// The capability of an agent that has these roots and hubs. Hubs that do not know it ignore it.
+#[must_use]
+pub fn trust_capability(roots: &str, hubs: &[String]) -> String {
+    format!("{TRUST_CAPABILITY}{}", trust_digest(roots, hubs))
+}
+
+fn known_trust(hello: &Hello) -> Option<Digest> {
+    hello.capabilities.iter().find_map(|capability| capability.strip_prefix(TRUST_CAPABILITY)?.parse().ok())
+}
 
 /// The peer broke the protocol; the connection is closed with this reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

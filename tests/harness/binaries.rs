@@ -27,6 +27,12 @@ impl Binaries {
         FOUND.get_or_init(|| Self::find().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
     }
 
+    /// The directory that holds them.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of `windlass`, `windlass-hub` or `windlass-agent`.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);

@@ -8,8 +8,11 @@
 )]
 
 mod agent;
+mod backup;
+mod cluster;
 mod delivery;
 mod fleet;
+mod group;
 mod outage;
 mod peers;
 mod power;

@@ -52,7 +52,7 @@ impl Uplink {
         let tls = ClientTls::pinned(pin);
         loop {
             for hub in &self.config.hubs {
-                match redeem(dialer, hub, &tls, &request).await {
+                match exchange(dialer, hub, &tls, &request).await {
                     Ok(EnrolReply::Accepted(enrolled)) => {
                         tracing::info!(hub, cluster = enrolled.cluster, "enrolled");
                         record.enrol(enrolled, &token).context("the hub's answer to the join token")?;
@@ -79,12 +79,18 @@ impl Uplink {
     }
 }
 
-async fn redeem(dialer: &Dialer, hub: &str, tls: &ClientTls, request: &EnrolRequest) -> anyhow::Result<EnrolReply> {
+/// One question of a stranger.
+pub(super) async fn exchange(
+    dialer: &Dialer,
+    hub: &str,
+    tls: &ClientTls,
+    request: &EnrolRequest,
+) -> anyhow::Result<EnrolReply> {
     let connection = dialer.dial(hub, tls).await?;
     let (mut send, mut receive) = connection.open_bi().await?;
     send.send(&StreamOpen::Enrol).await?;
     send.send(request).await?;
     let reply = receive.recv_within::<EnrolReply>(REPLY_DEADLINE).await?.context("the hub ended the stream")?;
-    connection.close(CloseCode::DONE, "enrolled");
+    connection.close(CloseCode::DONE, "done");
     Ok(reply)
 }

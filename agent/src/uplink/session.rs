@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use windlass_protocol::{
     handshake,
     ids::ReceiptSeq,
-    json::Json,
+    json::{self, Json},
     message::{AgentControl, BlobReply, HubControl, ReceiptReply, StreamOpen},
-    session::{AgentAction, AgentSession, DesiredChange},
+    session::{AgentAction, AgentSession, DesiredChange, trust_capability},
     time::Millis,
 };
 use windlass_transport::{
@@ -38,6 +38,8 @@ use crate::{
 const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks at the age of the certificate: the clock may be set, so it is never slept through.
 const RENEWAL_CHECK: Duration = Duration::from_secs(10);
+/// After new roots, agents renew within this time.
+const RENEWAL_SPREAD: Duration = Duration::from_secs(3);
 /// The cluster has this long to tell its facts.
 const FACTS_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,12 @@ struct Session<'a> {
     uploads: Option<Uploads>,
     connected: bool,
     renewal_asked: bool,
+    /// A renewal was asked for the sake of a new root.
+    root_asked: bool,
+    /// When to look at the certificate.
+    renewal: Instant,
+    /// What was told about the cluster; told again when the agent's own trust changes.
+    facts: Option<serde_json::Value>,
 }
 
 /// The task that sends receipts; ends with the session.
@@ -86,8 +94,12 @@ pub(super) async fn run(
         Err(error) => return Ended::Failed { error, connected: false },
     };
     let Position { epoch, generation } = uplink.position;
+    let mut hello = handshake::hello(SOFTWARE);
+    if let Some(enrolled) = &record.enrolled {
+        hello.capabilities.push(trust_capability(&enrolled.roots, &enrolled.hubs));
+    }
     let mut session = Session {
-        machine: AgentSession::new(handshake::hello(SOFTWARE), record.incarnation(), epoch, generation),
+        machine: AgentSession::new(hello, record.incarnation(), epoch, generation),
         uplink,
         record,
         hub,
@@ -97,6 +109,9 @@ pub(super) async fn run(
         uploads: None,
         connected: false,
         renewal_asked: false,
+        root_asked: false,
+        renewal: Instant::now(),
+        facts: None,
     };
     let ended = match session.drive(control.1, blobs.1, receipts.1, shutdown).await {
         Ok(ended) => ended,
@@ -130,7 +145,6 @@ impl Session<'_> {
         let facts = async move { timeout(FACTS_DEADLINE, port.facts()).await };
         tokio::pin!(facts);
         let mut facts_known = false;
-        let mut renewal = Instant::now();
         loop {
             if let Some(ended) = self.perform().await? {
                 return Ok(ended);
@@ -163,10 +177,11 @@ impl Session<'_> {
                 }
                 answer = &mut facts, if self.connected && !facts_known => {
                     facts_known = true;
-                    self.tell_facts(answer.ok().and_then(Result::ok)).await?;
+                    self.facts = Some(answer.ok().and_then(Result::ok).unwrap_or_else(|| serde_json::json!({})));
+                    self.tell_facts().await?;
                 }
-                () = sleep_until(renewal), if self.connected => {
-                    renewal = Instant::now() + RENEWAL_CHECK;
+                () = sleep_until(self.renewal), if self.connected => {
+                    self.renewal = Instant::now() + RENEWAL_CHECK;
                     self.renew_when_due().await?;
                 }
             }
@@ -206,10 +221,15 @@ impl Session<'_> {
                     self.uplink.place.write(self.record).await?;
                     self.renewal_asked = false;
                     tracing::info!("certificate renewed");
+                    self.tell_facts().await?;
                 }
                 AgentAction::Trust { roots, hubs } => {
                     self.record.trust(roots, hubs)?;
                     self.uplink.place.write(self.record).await?;
+                    tracing::info!("roots and hubs updated");
+                    // A new root wants new certificates, but not of all agents in one instant.
+                    self.renewal = Instant::now() + RENEWAL_SPREAD.mul_f64(fraction(self.uplink.number()));
+                    self.tell_facts().await?;
                 }
                 AgentAction::Committed(up_to) => self.committed(up_to).await?,
                 AgentAction::Busy => {
@@ -254,24 +274,41 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn tell_facts(&mut self, facts: Option<serde_json::Value>) -> anyhow::Result<()> {
-        let mut facts = facts.unwrap_or_else(|| serde_json::json!({}));
-        windlass_protocol::json::set(&mut facts, &["agentVersion"], env!("CARGO_PKG_VERSION").into());
+    /// What the hub may know of the cluster, and what this agent trusts: whether a root may be dropped depends on it.
+    async fn tell_facts(&mut self) -> anyhow::Result<()> {
+        let Some(mut facts) = self.facts.clone() else { return Ok(()) };
+        json::set(&mut facts, &["agentVersion"], env!("CARGO_PKG_VERSION").into());
+        if let Some((identity, bundle)) = self.record.identity()? {
+            let pins: Vec<String> = bundle.pins()?.iter().map(ToString::to_string).collect();
+            json::set(&mut facts, &["trust", "roots"], pins.into());
+            if let Some(root) = identity.root_among(&bundle) {
+                json::set(&mut facts, &["trust", "issuedBelow"], root.to_string().into());
+            }
+        }
         self.control.send(&AgentControl::Facts { facts: Json(facts) }).await?;
         Ok(())
     }
 
     async fn renew_when_due(&mut self) -> anyhow::Result<()> {
-        let Some((identity, _)) = self.record.identity()? else { return Ok(()) };
+        let Some((identity, bundle)) = self.record.identity()? else { return Ok(()) };
         let due = Millis::from_secs(identity.describe().renew_at_unix());
-        if self.renewal_asked || clock::wall() < due {
+        // The first root is the one that signs; certificates below another one will not be accepted for ever.
+        let outdated = identity.root_among(&bundle) != bundle.pins()?.first().copied();
+        if self.renewal_asked || (clock::wall() < due && (!outdated || self.root_asked)) {
             return Ok(());
         }
         self.renewal_asked = true;
+        // Once: a hub that has not got the new root itself must not be asked again and again.
+        self.root_asked |= outdated;
         let signing_request = identity.key().signing_request()?;
         self.control.send(&AgentControl::Renew { signing_request }).await?;
         Ok(())
     }
+}
+
+/// A number between 0 and 1.
+fn fraction(random: u64) -> f64 {
+    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 impl Uploads {

@@ -58,6 +58,8 @@ pub enum Answer {
         reason: String,
         /// `message` of it.
         message: String,
+        /// As of [`Self::Ok`]: that there is no such object may be old news, too.
+        label: Option<String>,
     },
     /// Certainly not done: the request never arrived, or the hub had no place for it.
     NotDone(String),
@@ -189,7 +191,7 @@ fn classify(code: StatusCode, body: Value, label: Option<String>) -> Answer {
         StatusCode::TOO_MANY_REQUESTS => Answer::NotDone(said),
         // 503 also stands for a hub that stopped with the command under way.
         _ if code.is_server_error() => Answer::Unknown(said),
-        _ => Answer::Refused { code: code.as_u16(), reason, message },
+        _ => Answer::Refused { code: code.as_u16(), reason, message, label },
     }
 }
 

@@ -118,7 +118,7 @@ async fn write(
             Answer::Ok { .. } => {}
             Answer::Refused { reason, .. } if reason == "AlreadyExists" => {}
             Answer::NotDone(said) | Answer::Unknown(said) => bail!("{name}: {said}"),
-            Answer::Refused { code, reason, message } => bail!("{name}: {code} {reason}: {message}"),
+            Answer::Refused { code, reason, message, .. } => bail!("{name}: {code} {reason}: {message}"),
         }
         (method, path) = (Method::PUT, format!("{COLLECTION}/{name}"));
         let answered = Instant::now();

@@ -114,6 +114,12 @@ impl Site {
         .await
     }
 
+    /// The simulated cluster itself.
+    #[must_use]
+    pub const fn cluster(&self) -> &EmbeddedCluster {
+        &self.cluster
+    }
+
     /// Edits the ConfigMap by hand, and waits until the agent has undone it; gives the time that it took.
     ///
     /// # Errors

@@ -160,6 +160,14 @@ impl Group {
         data(&self.dir, hub)
     }
 
+    /// The configuration file of a hub.
+    ///
+    /// # Errors
+    /// When there is no such hub.
+    pub fn config(&self, hub: usize) -> Result<&Path> {
+        Ok(&self.hubs.get(hub).with_context(|| format!("there is no hub {}", hub + 1))?.config)
+    }
+
     /// Where agents dial the hubs.
     #[must_use]
     pub fn agents(&self) -> Vec<String> {
@@ -184,6 +192,14 @@ impl Group {
             Some(process) => process.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Process id of a running hub.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&mut self, hub: usize) -> Result<u32> {
+        self.process(hub)?.pid().with_context(|| format!("hub {} does not run", hub + 1))
     }
 
     /// Sends a signal to a running hub.
@@ -307,8 +323,11 @@ impl Group {
         .await
     }
 
-    /// Joins the hub `number` through `member`, and waits until it votes.
-    async fn join(&mut self, number: usize, member: usize) -> Result<()> {
+    /// Joins the hub `number` through `member`, and waits until it votes. Its disk must be empty.
+    ///
+    /// # Errors
+    /// When the join is refused.
+    pub async fn join(&mut self, number: usize, member: usize) -> Result<()> {
         let config = self.hub(member)?.config.clone();
         let token = run(&self.program, "token", &config)?;
         let token = token.split_whitespace().last().context("windlass-hub token printed nothing")?.to_owned();

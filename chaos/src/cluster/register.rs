@@ -90,7 +90,7 @@ impl RegisterClient {
         for attempt in 0..ATTEMPTS_MAX {
             let sent = Instant::now();
             let seen = match self.api.send(self.hub, Method::GET, &path, None).await {
-                Answer::Ok { label: Some(_), .. } => {
+                Answer::Ok { label: Some(_), .. } | Answer::Refused { label: Some(_), .. } => {
                     self.recorder.labelled();
                     self.elsewhere(attempt).await;
                     continue;
@@ -183,7 +183,7 @@ impl RegisterClient {
     pub async fn read_at(&mut self, hub: usize, key: &str) -> Trust {
         let sent = Instant::now();
         let seen = match self.api.send(hub, Method::GET, &path(key), None).await {
-            Answer::Ok { label: Some(_), .. } => {
+            Answer::Ok { label: Some(_), .. } | Answer::Refused { label: Some(_), .. } => {
                 self.recorder.labelled();
                 return Trust::Labelled;
             }

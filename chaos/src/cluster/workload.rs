@@ -255,7 +255,7 @@ async fn write_entry(client: &mut RegisterClient, shared: &Shared, name: String)
             shared.recorder.acknowledge(Acknowledgement { sent, answered: Instant::now() });
             shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).insert(name, value);
         }
-        Answer::Refused { code, reason, message } => bail!("{name} refused with {code} {reason}: {message}"),
+        Answer::Refused { code, reason, message, .. } => bail!("{name} refused with {code} {reason}: {message}"),
         Answer::NotDone(_) | Answer::Unknown(_) => client.elsewhere(0).await,
     }
     Ok(())

@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Plan(u64),
     /// A hub compares its sessions with the state.
     Review(u64),
+    /// A hub proposes what its sessions want.
+    Flush(u64),
     /// The leader measures time.
     Tick,
     /// A former leader learns that it is one no more.

@@ -6,7 +6,11 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use windlass_hub_core::{Command, Effect, Rejection, Reply, command::SessionChange, desired};
+use windlass_hub_core::{
+    Effect,
+    command::{ReceiptBatch, SessionChange},
+    desired,
+};
 use windlass_protocol::{
     codec, handshake,
     ids::{Digest, Epoch, Generation, Incarnation, ReceiptSeq},
@@ -18,7 +22,6 @@ use windlass_protocol::{
 use super::{
     World,
     event::{Event, Frame, Stream},
-    hub::Waiter,
 };
 use crate::Plant;
 
@@ -214,11 +217,6 @@ impl World {
         }
     }
 
-    fn session_change(&mut self, hub: u64, change: SessionChange) {
-        let command = Command::Sessions { hub, changes: vec![change] };
-        self.propose(hub, ("hub:gateway", command), Vec::new(), Waiter::Gateway);
-    }
-
     fn admit(&mut self, id: u64, incarnation: Incarnation) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(node) = self.hubs.get(&link.hub) else { return };
@@ -289,20 +287,19 @@ impl World {
         link.committing = true;
         let (hub, cluster, incarnation) = (link.hub, link.cluster.clone(), link.incarnation);
         let receipts = receipts.into_iter().map(|(_, receipt)| receipt).collect();
-        let command = Command::Receipts { cluster, incarnation, up_to, receipts };
-        self.propose(hub, ("hub:gateway", command), Vec::new(), Waiter::Receipts { link: id, up_to });
+        self.propose_receipts(hub, id, ReceiptBatch { cluster, incarnation, up_to, receipts });
     }
 
-    pub(crate) fn receipts_answered(&mut self, id: u64, up_to: ReceiptSeq, result: Option<Result<Reply, Rejection>>) {
+    pub(crate) fn receipts_answered(&mut self, id: u64, up_to: ReceiptSeq, is_taken: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.committing = false;
-        match result {
-            Some(Ok(_)) => link.session.handle_committed(up_to),
-            Some(Err(_)) | None if self.plant == Some(Plant::AcknowledgesEarly) => {}
-            Some(Err(_)) | None if self.plant == Some(Plant::PipelinesReceipts) => link.session.handle_busy(),
+        match is_taken {
+            true => link.session.handle_committed(up_to),
+            false if self.plant == Some(Plant::AcknowledgesEarly) => {}
+            false if self.plant == Some(Plant::PipelinesReceipts) => link.session.handle_busy(),
             // Later receipts are on their way already, and committing them would acknowledge those that failed. Only a new
             // connection begins again with everything that waits.
-            Some(Err(_)) | None => {
+            false => {
                 self.break_link(id);
                 return;
             }

@@ -5,16 +5,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use windlass_hub_core::{
-    Command, Envelope, Precondition, Rejection, Reply, State, apply::Applied, command::ENVELOPE_BYTES_MAX, snapshot,
+    Command, Envelope, Precondition, Rejection, Reply, State,
+    apply::Applied,
+    command::{ENVELOPE_BYTES_MAX, ReceiptBatch},
+    snapshot,
 };
-use windlass_protocol::{
-    codec,
-    ids::{ReceiptSeq, RequestId},
-    message::Receipt,
-    time::Millis,
-};
+use windlass_protocol::{codec, ids::RequestId, message::Receipt, time::Millis};
 
-use super::{World, event::Event};
+use super::{World, event::Event, outbox::Part};
 use crate::{
     Plant,
     invariants::{Plans, Rollouts},
@@ -59,7 +57,7 @@ pub(crate) enum Waiter {
     Planner,
     Gateway,
     Enrol { agent: String, serial: [u8; 16] },
-    Receipts { link: u64, up_to: ReceiptSeq },
+    Batch(Vec<Part>),
 }
 
 impl Hub {
@@ -198,7 +196,7 @@ impl World {
         self.judge_entry(hub, index, &envelope, &applied, revisions);
         let waiter = self.hubs.get_mut(&hub).and_then(|node| node.waiters.remove(&envelope.request));
         if let Some(waiter) = waiter {
-            self.answer(index, envelope.request, waiter, Some(applied.result.clone()));
+            self.answer(hub, index, envelope.request, waiter, Some(applied.result.clone()));
         }
         for effect in applied.effects {
             self.effect(hub, effect);
@@ -244,6 +242,7 @@ impl World {
     /// Somebody hears what became of a proposal; `None` when nobody knows.
     pub(crate) fn answer(
         &mut self,
+        hub: u64,
         index: usize,
         request: RequestId,
         waiter: Waiter,
@@ -257,14 +256,14 @@ impl World {
             }
             Waiter::Planner | Waiter::Gateway => {}
             Waiter::Enrol { agent, serial } => self.enrolled(&agent, serial, result),
-            Waiter::Receipts { link, up_to } => self.receipts_answered(link, up_to, result),
+            Waiter::Batch(parts) => self.batch_answered(hub, parts, result.as_ref()),
         }
     }
 
     pub(crate) fn give_up(&mut self, hub: u64, request: RequestId) {
         let waiter = self.hubs.get_mut(&hub).and_then(|node| node.waiters.remove(&request));
         if let Some(waiter) = waiter {
-            self.answer(0, request, waiter, None);
+            self.answer(hub, 0, request, waiter, None);
         }
     }
 
@@ -291,12 +290,13 @@ impl World {
         node.leading = false;
         node.apply_due = false;
         node.older = None;
+        self.outboxes.remove(&hub);
         let waiters = std::mem::take(&mut node.waiters);
         self.coverage.hub_restarts += 1;
         self.time.note(format_args!("hub {hub} stops"));
         self.time.after(downtime, Event::StartHub(hub));
         for (request, waiter) in waiters {
-            self.answer(0, request, waiter, None);
+            self.answer(hub, 0, request, waiter, None);
         }
         let links: Vec<u64> = self.links.iter().filter(|(_, link)| link.hub == hub).map(|(id, _)| *id).collect();
         for link in links {
@@ -387,17 +387,9 @@ fn describe(envelope: &Envelope) -> String {
             });
             names.collect::<Vec<_>>().join(", ")
         }
-        Command::Receipts { cluster, incarnation, up_to, receipts } => {
-            let names = receipts.iter().map(|receipt| match receipt {
-                Receipt::V1(receipt) => format!("{} {:?} {:?}", receipt.application.name, receipt.sync, receipt.health),
-                Receipt::Ended { application, uid } => {
-                    format!("{}/{} ended", application.name, uid.get(..4).unwrap_or_default())
-                }
-                Receipt::Orphaned { application, .. } => format!("{} orphaned", application.name),
-                Receipt::EndFailed { application, .. } => format!("{} cannot end", application.name),
-            });
-            let names = names.collect::<Vec<_>>().join(", ");
-            format!("receipts of {cluster}/{incarnation} up to {up_to}: {names}")
+        Command::Batch { hub, sessions, receipts } => {
+            let parts: Vec<String> = receipts.iter().map(describe_receipts).collect();
+            format!("batch of hub {hub}: {sessions:?} {}", parts.join("; "))
         }
         other => {
             let text = format!("{other:?}");
@@ -405,4 +397,18 @@ fn describe(envelope: &Envelope) -> String {
         }
     };
     format!("{:?} by {}: {text}", envelope.request, envelope.source)
+}
+
+fn describe_receipts(batch: &ReceiptBatch) -> String {
+    let ReceiptBatch { cluster, incarnation, up_to, receipts } = batch;
+    let names = receipts.iter().map(|receipt| match receipt {
+        Receipt::V1(receipt) => format!("{} {:?} {:?}", receipt.application.name, receipt.sync, receipt.health),
+        Receipt::Ended { application, uid } => {
+            format!("{}/{} ended", application.name, uid.get(..4).unwrap_or_default())
+        }
+        Receipt::Orphaned { application, .. } => format!("{} orphaned", application.name),
+        Receipt::EndFailed { application, .. } => format!("{} cannot end", application.name),
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    format!("receipts of {cluster}/{incarnation} up to {up_to}: {names}")
 }

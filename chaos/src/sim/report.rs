@@ -87,6 +87,8 @@ pub struct Coverage {
     pub applied: u64,
     pub deleted: u64,
     pub ended: u64,
+    pub batched: u64,
+    pub refused_parts: u64,
 }
 
 impl fmt::Display for Coverage {
@@ -96,7 +98,7 @@ impl fmt::Display for Coverage {
             "{} events, {} entries ({} rejected, {} acknowledged), proposals lost {} duplicated {} delayed {}, commits {}, \
              restarts hub {} agent {}, elections {}, drops {}, drift {}, API errors {}, disks lost {}, sets {}, policies {}, \
              moves {}, deletes {}, clusters removed {}, operations {} of {}, checkpoints {}, orphaned {}, objects applied {} \
-             deleted {}, ended {}",
+             deleted {}, ended {}, batches of several agents {}, parts refused {}",
             self.events,
             self.entries,
             self.rejected,
@@ -124,6 +126,8 @@ impl fmt::Display for Coverage {
             self.applied,
             self.deleted,
             self.ended,
+            self.batched,
+            self.refused_parts,
         )
     }
 }

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// The hub itself
     #[command(subcommand)]
     Hub(command::hub::Hub),
+    /// Backups of the hub, and a new group from one
+    #[command(subcommand)]
+    Admin(command::admin::Admin),
     /// Create or change objects from files
     Apply(command::apply::Apply),
     /// Build a kustomization on this machine, as `kustomize build` does

@@ -83,6 +83,28 @@ impl Client {
         self.request(Method::GET, path, None).await
     }
 
+    /// The bytes at a path, as they come.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Body, ApiError> {
+        let request = Request::builder().method(Method::GET).uri(path).body(Body::empty());
+        let request =
+            request.map_err(|error| ApiError::Request { path: path.to_owned(), reason: error.to_string() })?;
+        let sent = self.in_time(self.inner.send(request)).await?;
+        let response = sent.map_err(|error| ApiError::connect(&self.server, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let body = self.in_time(Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect()).await?;
+        let bytes = body.map(|body| body.to_bytes()).unwrap_or_default();
+        Err(ApiError::status(&self.server, path, status.as_u16(), &bytes))
+    }
+
+    /// What the hub does within the time of one request.
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
+        let late = |_| ApiError::Timeout { server: self.server.clone(), seconds: self.timeout.as_secs() };
+        tokio::time::timeout(self.timeout, work).await.map_err(late)
+    }
+
     /// The object at a path, or nothing.
     pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>, ApiError> {
         match self.get(path).await {

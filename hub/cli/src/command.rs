@@ -1,5 +1,6 @@
 //! The commands, one module a noun.
 
+pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod apply;
 pub(crate) mod appset;
@@ -38,6 +39,7 @@ async fn dispatch(Arguments { global, command }: Arguments, output: &mut Output)
         Command::Proj(command) => proj::run(&client().await?, command, output).await,
         Command::Cluster(command) => cluster::run(&client().await?, command, output).await,
         Command::Rollout(command) => rollout::run(&client().await?, command, output).await,
+        Command::Admin(command) => admin::run(&global, command, output).await,
         Command::Hub(command) => hub::run(&client().await?, command, output).await,
         Command::Apply(command) => apply::run(&client().await?, command, output).await,
         Command::Render(command) => render::run(&command, output),

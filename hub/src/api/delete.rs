@@ -89,8 +89,13 @@ impl ApiServer {
         bytes: &Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let options = Options::read(asked, bytes)?;
-        let record = self.context.replica.state().object(key).cloned().ok_or_else(|| ApiError::not_found(key))?;
-        precondition(key, &record, &options)?;
+        let fits = |record: &ObjectRecord| precondition(key, record, &options);
+        let mut state = self.context.replica.state();
+        if state.object(key).is_none_or(|record| fits(record).is_err()) {
+            state = self.newest_state().await?;
+        }
+        let record = state.object(key).cloned().ok_or_else(|| ApiError::not_found(key))?;
+        fits(&record)?;
         if options.orphan && key.kind == Kind::ApplicationSet && options.mode == Mode::Commit {
             self.orphan_set(asked, key, &record).await?;
         } else {
@@ -108,7 +113,11 @@ impl ApiServer {
     async fn delete_one(&self, asked: &Asked, key: &ObjectKey, options: &Options) -> Result<(), ApiError> {
         let mut attempt = 1;
         loop {
-            let record = self.context.replica.state().object(key).cloned().ok_or_else(|| ApiError::not_found(key))?;
+            let known = self.context.replica.state().object(key).cloned().filter(|_| attempt == 1);
+            let record = match known {
+                Some(record) => record,
+                None => self.newest_state().await?.object(key).cloned().ok_or_else(|| ApiError::not_found(key))?,
+            };
             let mut writes = Vec::new();
             let mut revision = options.revision;
             if options.orphan && key.kind == Kind::Application {

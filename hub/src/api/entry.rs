@@ -140,8 +140,10 @@ impl ApiServer {
                 let bytes = self.read_body(body).await?;
                 reviews::answer(*review, &asked, &bytes)
             }
+            Route::HubBackup => self.hub_backup(&asked).await,
             Route::HubStatus => self.hub_status(&asked).await,
             Route::HubToken => self.hub_token(&asked, body).await,
+            Route::HubTrust(step) => self.hub_trust(&asked, *step, body).await,
             Route::HubAction { node, action } => self.hub_action(&asked, node, *action).await,
             Route::JoinToken { cluster } => self.join_token(&asked, cluster, body).await,
             Route::Manifests { namespace, name } => self.manifests(&asked, namespace, name).await,

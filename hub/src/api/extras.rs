@@ -1,9 +1,9 @@
-//! What the hub offers beyond objects: join tokens of clusters, rendered manifests, generators, webhooks.
+//! What the hub offers beyond objects: join tokens of clusters, backups, rendered manifests, generators, webhooks.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Response, StatusCode, request::Parts};
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 use windlass_hub_core::ObjectKey;
 use windlass_protocol::{
@@ -52,6 +52,24 @@ impl ApiServer {
             },
         });
         Ok(answer::json(StatusCode::CREATED, &answer))
+    }
+
+    /// `GET /apis/windlass.io/v1alpha1/hubbackup`
+    pub(super) async fn hub_backup(&self, asked: &Asked) -> Result<Response<Body>, ApiError> {
+        only(asked, &Method::GET)?;
+        require_admin(asked, "hubbackup.windlass.io")?;
+        // Everything acknowledged before the request is in it, or the answer says that it may not be.
+        let (_, freshness) = self.read_state(None).await?;
+        let backup = self.context.backups.backup().await?;
+        tracing::info!(account = asked.account, source = asked.source, name = backup.name, "backup taken");
+        let mut response = Response::new(Body::from_stream(backup.pieces));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        if let Ok(name) = HeaderValue::from_str(&format!("attachment; filename=\"{}\"", backup.name)) {
+            headers.insert(header::CONTENT_DISPOSITION, name);
+        }
+        freshness.label(&mut response);
+        Ok(response)
     }
 
     /// `GET .../applications/NAME/manifests`

@@ -135,7 +135,7 @@ impl ApiServer {
                 replica.propose(&asked.subject, &asked.source, Vec::new(), command).await?;
             }
             HubAction::Lead => {
-                members::transfer(replica, Some(node)).await.map_err(|reason| ApiError::unavailable(reason))?;
+                members::transfer(replica, Some(node)).await.map_err(ApiError::unavailable)?;
             }
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200});

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use http::HeaderMap;
 use serde_json::Value;
 use windlass_protocol::{
@@ -36,6 +36,8 @@ pub struct ApiContext {
     pub webhook: Arc<dyn Webhook>,
     /// Sessions of agents on this node.
     pub presence: Arc<dyn Presence>,
+    /// Backups.
+    pub backups: Arc<dyn BackupStreams>,
     /// Bounds.
     pub limits: ApiLimits,
 }
@@ -134,6 +136,26 @@ pub trait Generators: Send + Sync {
 pub trait Webhook: Send + Sync {
     /// Checks and acts on one delivery; the text is the answer's body. Nobody has checked anything about it before.
     fn deliver(&self, headers: HeaderMap, body: Bytes) -> BoxFuture<'_, Result<String, ProviderError>>;
+}
+
+/// Makes backups.
+pub trait BackupStreams: Send + Sync {
+    /// A backup of the group as it is now.
+    fn backup(&self) -> BoxFuture<'_, Result<BackupStream, ProviderError>>;
+}
+
+/// A backup on its way: an error as its last piece means that it has no end.
+pub struct BackupStream {
+    /// What it is to be called.
+    pub name: String,
+    /// Its bytes.
+    pub pieces: BoxStream<'static, std::io::Result<Bytes>>,
+}
+
+impl fmt::Debug for BackupStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupStream").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Knows the agents that are connected to this node.

@@ -38,7 +38,7 @@ pub(super) enum Freshness {
 }
 
 impl Freshness {
-    fn label(self, response: &mut Response<Body>) {
+    pub(super) fn label(self, response: &mut Response<Body>) {
         let label = match self {
             Self::Linearizable | Self::AsAsked => return,
             Self::Follower => "follower",
@@ -64,7 +64,11 @@ impl ApiServer {
             let record = view.state.object(&key).ok_or_else(|| ApiError::not_found(&key))?;
             presentation.object(&view, &key, record, Header::Present)
         });
-        let mut response = answer::json_text(StatusCode::OK, text.await?);
+        // That there is no such object may be old news, too.
+        let mut response = match text.await {
+            Ok(text) => answer::json_text(StatusCode::OK, text),
+            Err(error) => error.response(),
+        };
         freshness.label(&mut response);
         Ok(response)
     }
@@ -112,6 +116,17 @@ impl ApiServer {
             },
         };
         Ok((replica.state(), freshness))
+    }
+
+    /// A state that holds everything acknowledged before: a request is refused for what an object is, or is not, only by
+    /// such a state, since this node's own may be behind what the client has seen at another hub.
+    pub(super) async fn newest_state(&self) -> Result<Arc<State>, ApiError> {
+        let replica = &self.context.replica;
+        match tokio::time::timeout(BARRIER_TIME_MAX, replica.read_barrier()).await {
+            Ok(Ok(())) => Ok(replica.state()),
+            Ok(Err(error)) => Err(ApiError::unavailable(error.to_string())),
+            Err(_) => Err(ApiError::unavailable("no quorum of hubs answered in time")),
+        }
     }
 
     /// Waits until this node has applied a revision that the client has seen elsewhere.

@@ -30,7 +30,10 @@ pub(super) enum Route {
     Resource(Target),
     Review(Review),
     HubStatus,
+    /// `/apis/windlass.io/v1alpha1/hubbackup`
+    HubBackup,
     HubToken,
+    HubTrust(Rotation),
     HubAction {
         node: String,
         action: HubAction,
@@ -64,6 +67,13 @@ pub(super) struct Target {
 pub(super) enum TargetPart {
     Whole,
     Status,
+}
+
+/// Steps of the replacement of a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rotation {
+    Begin,
+    Finish,
 }
 
 /// Questions about accounts.
@@ -110,7 +120,10 @@ impl Route {
             }
             ["api", "webhook"] => Some(Self::Webhook),
             ["hub", "status"] | ["apis", "windlass.io", "v1alpha1", "hubstatus"] => Some(Self::HubStatus),
+            ["apis", "windlass.io", "v1alpha1", "hubbackup"] => Some(Self::HubBackup),
             ["apis", "windlass.io", "v1alpha1", "hubtokens"] => Some(Self::HubToken),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "rotate"] => Some(Self::HubTrust(Rotation::Begin)),
+            ["apis", "windlass.io", "v1alpha1", "hubtrust", "finish"] => Some(Self::HubTrust(Rotation::Finish)),
             ["apis", "windlass.io", "v1alpha1", "hubs", node, "remove"] => {
                 Some(Self::HubAction { node: (*node).to_owned(), action: HubAction::Remove })
             }

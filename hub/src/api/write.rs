@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use windlass_hub_core::{
-    Command, Envelope, ObjectKey, ObjectRecord, Precondition, Rejection, Reply,
+    Command, Envelope, ObjectKey, ObjectRecord, Precondition, Rejection, Reply, State,
     command::{Part, Write},
     validate::{OBJECT_BYTES_MAX, validate},
 };
@@ -101,7 +101,10 @@ impl ApiServer {
             )));
         }
         let revision = given_revision(&value)?;
-        let state = self.context.replica.state();
+        let mut state = self.context.replica.state();
+        if state.object(key).is_none_or(|record| revision.is_some_and(|revision| revision != record.revision)) {
+            state = self.newest_state().await?;
+        }
         let record = state.object(key).ok_or_else(|| ApiError::not_found(key))?;
         complete(key, &mut value);
         let old = self.view(Arc::clone(&state)).stored(key, record)?;
@@ -131,12 +134,17 @@ impl ApiServer {
     ) -> Result<Response<Body>, ApiError> {
         let (patch, duplicates) = Patch::read(key.kind.info(), &asked.headers, bytes)?;
         let mut attempt = 1;
+        let mut state = self.context.replica.state();
+        if state.object(key).is_none() {
+            state = self.newest_state().await?;
+        }
         loop {
-            match self.try_patch(asked, key, part, &patch, &duplicates).await {
+            match self.try_patch(asked, key, part, &patch, &duplicates, state).await {
                 Err(Attempt::Lost(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
                 Err(Attempt::Lost(error) | Attempt::Failed(error)) => return Err(error),
                 Ok(response) => return Ok(response),
             }
+            state = self.newest_state().await?;
         }
     }
 
@@ -147,14 +155,14 @@ impl ApiServer {
         part: TargetPart,
         patch: &Patch,
         duplicates: &[String],
+        state: Arc<State>,
     ) -> Result<Response<Body>, Attempt> {
-        let state = self.context.replica.state();
         let record = state.object(key).ok_or_else(|| ApiError::not_found(key))?;
         let old = self.view(Arc::clone(&state)).stored(key, record)?;
         let mut new = patch.apply(old.clone())?;
         let named = json::text(&new, &["metadata", "resourceVersion"]).to_owned();
         if !named.is_empty() && named != record.revision.to_string() {
-            return Err(ApiError::conflict(key, MODIFIED).into());
+            return Err(Attempt::Lost(ApiError::conflict(key, MODIFIED)));
         }
         unchanged_identity(key, &old, &new)?;
         complete(key, &mut new);

@@ -77,7 +77,7 @@ impl Bundles {
         Ok(repaired)
     }
 
-    /// Waits until a read has missed something that a repair may bring.
+    /// Waits until a read or a question has missed something that a repair may bring.
     pub async fn wanted(&self) {
         self.shared.wanted.notified().await;
     }
@@ -94,6 +94,10 @@ impl Bundles {
             let missing = this.absent(&referenced.bundles)?;
             let lost = this.shared.lost.lock().unwrap_or_else(PoisonError::into_inner);
             let (lost, missing): (Vec<_>, Vec<_>) = missing.into_iter().partition(|digest| lost.contains(digest));
+            if !missing.is_empty() {
+                // Who asks waits for it: a learner is promoted once nothing is missing.
+                this.shared.wanted.notify_one();
+            }
             Ok(Completeness { revision: referenced.revision, missing: missing.len(), lost: lost.len() })
         })
         .await

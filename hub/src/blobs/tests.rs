@@ -1,5 +1,6 @@
 //! Bundles on one node, and on several that reach each other in memory.
 
+mod hubs;
 mod several;
 
 use serde_json::json;

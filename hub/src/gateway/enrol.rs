@@ -28,13 +28,24 @@ async fn exchange(gateway: &Gateway, connection: &Connection) -> anyhow::Result<
         StreamOpen::Enrol => {}
         other => bail!("a stranger may only enrol, not open {other:?}"),
     }
-    let EnrolRequest::V1 { token, signing_request, software } =
-        receiver.recv::<EnrolRequest>().await?.context("the stream ended")?;
-    let reply = redeem(gateway, connection, &token, &signing_request).await;
+    let request = receiver.recv::<EnrolRequest>().await?.context("the stream ended")?;
+    let source = connection.remote_address().to_string();
+    let (reply, software) = match request {
+        EnrolRequest::V1 { token, signing_request, software } => {
+            let hash = Digest::of(token.trim().as_bytes());
+            let command = |key, serial| Command::RedeemToken { hash, key, serial };
+            (certify(gateway, "agent:unknown", &source, &signing_request, command).await, software)
+        }
+        EnrolRequest::Renew { cluster_uid, signing_request, software } => {
+            let subject = format!("cluster:{cluster_uid}");
+            let command = |key, serial| Command::RenewCertificate { cluster: cluster_uid, key, serial };
+            (certify(gateway, &subject, &source, &signing_request, command).await, software)
+        }
+    };
     match &reply {
-        EnrolReply::Accepted(enrolled) => tracing::info!(cluster = enrolled.cluster, software, "agent enrolled"),
+        EnrolReply::Accepted(enrolled) => tracing::info!(cluster = enrolled.cluster, software, "agent certified"),
         EnrolReply::Refused { reason, .. } => {
-            tracing::warn!(remote = %connection.remote_address(), reason, "enrolment refused");
+            tracing::warn!(remote = source, reason, "a stranger was refused");
         }
     }
     sender.send(&reply).await?;
@@ -44,8 +55,18 @@ async fn exchange(gateway: &Gateway, connection: &Connection) -> anyhow::Result<
     Ok(())
 }
 
-async fn redeem(gateway: &Gateway, connection: &Connection, token: &str, signing_request: &[u8]) -> EnrolReply {
+/// A certificate for the key of a signing request, if the state takes the command about it.
+async fn certify(
+    gateway: &Gateway,
+    subject: &str,
+    source: &str,
+    signing_request: &[u8],
+    command: impl FnOnce(Digest, [u8; 16]) -> Command,
+) -> EnrolReply {
     let refused = |reason: String, retry| EnrolReply::Refused { reason, retry };
+    if gateway.is_cut_off() {
+        return refused("this hub has lost the others".to_owned(), Retry::Later);
+    }
     let key = match SubjectKey::from_signing_request(signing_request) {
         Ok(key) => key,
         Err(error) => return refused(format!("the signing request is not usable: {error}"), Retry::Never),
@@ -54,9 +75,8 @@ async fn redeem(gateway: &Gateway, connection: &Connection, token: &str, signing
         Ok(serial) => positive(serial),
         Err(error) => return refused(error.to_string(), Retry::Later),
     };
-    let command = Command::RedeemToken { hash: Digest::of(token.trim().as_bytes()), key: Digest(key.digest()), serial };
-    let source = connection.remote_address().to_string();
-    let reply = match gateway.replica.propose("agent:unknown", &source, Vec::new(), command).await {
+    let command = command(Digest(key.digest()), serial);
+    let reply = match gateway.replica.propose(subject, source, Vec::new(), command).await {
         Ok(reply) => reply,
         Err(CommandError::Rejected(rejection)) => return refused(rejection.to_string(), Retry::Never),
         Err(error) => return refused(error.to_string(), Retry::Later),
@@ -65,13 +85,10 @@ async fn redeem(gateway: &Gateway, connection: &Connection, token: &str, signing
         return refused("the hub's answer names no cluster".to_owned(), Retry::Later);
     };
     match gateway.trust.agent_certificate(&key, &cluster, &cluster_uid, serial, wall_clock()) {
-        Ok(chain) => EnrolReply::Accepted(Enrolled {
-            cluster,
-            cluster_uid,
-            chain,
-            roots: gateway.trust.bundle().pem().to_owned(),
-            hubs: gateway.hubs.clone(),
-        }),
+        Ok(chain) => {
+            let (roots, hubs) = gateway.trusted(&gateway.replica.state());
+            EnrolReply::Accepted(Enrolled { cluster, cluster_uid, chain, roots, hubs })
+        }
         Err(error) => refused(error.to_string(), Retry::Later),
     }
 }

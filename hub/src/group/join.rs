@@ -1,12 +1,21 @@
 //! A new hub joins: it shows a token, gets a node id and a certificate for its issuing key, and only then writes anything.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::time::Instant;
 use windlass_hub_core::{Command, command::HubAnnouncement};
 use windlass_protocol::ids::Digest;
-use windlass_transport::identity::{KeyMaterial, RootPin, SubjectKey};
+use windlass_transport::{
+    endpoint::{Closed, DialError},
+    identity::{KeyMaterial, RootPin, SubjectKey},
+};
 
 use super::{
     announce::announcement,
@@ -21,10 +30,8 @@ use crate::{
     trust::{SigningRoot, Trust, operator_key},
 };
 
-/// Attempts of one join, while the group has no leader or cannot be reached.
-const ATTEMPTS_MAX: usize = 10;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_secs(3);
+/// Between two attempts, while the group has no leader or cannot be reached.
+const PAUSE: Duration = Duration::from_secs(2);
 /// What a hub token starts with.
 const TOKEN_PREFIX: &str = "wlh_";
 
@@ -119,11 +126,11 @@ fn parse_token(token: &str) -> anyhow::Result<(String, RootPin)> {
     Ok((secret.to_owned(), pin))
 }
 
-/// Joins the group at `address` and makes this node's data directory. Does nothing in a directory that has joined already.
+/// Joins the group at `address`, trying for as long as `patience`, and makes this node's data directory. Does nothing in a directory that has joined already.
 ///
 /// # Errors
 /// What is wrong and what to do; the directory is unchanged then.
-pub async fn join(config: &Config, address: &str, token: &str) -> anyhow::Result<()> {
+pub async fn join(config: &Config, address: &str, token: &str, patience: Duration) -> anyhow::Result<()> {
     let folder = config.data.join("store");
     if let Some(identity) = Store::peek(&folder)? {
         tracing::info!(node = identity.node, cluster = %identity.cluster, "this node has joined already");
@@ -132,6 +139,10 @@ pub async fn join(config: &Config, address: &str, token: &str) -> anyhow::Result
     let (token, pin) = parse_token(token)?;
     let sealer = operator_key(config, None)?;
     let key = KeyMaterial::generate()?;
+    // A token that is spent for a hub that cannot listen is of no use.
+    drop(UdpSocket::bind(config.listen_peers).with_context(|| {
+        format!("cannot listen for the other hubs on {}/udp: another process has the port", config.listen_peers)
+    })?);
     let store = StoreId::random()?;
     let hub = announcement(config, None, config.agent_addresses());
     if hub.address.is_empty() {
@@ -142,10 +153,10 @@ pub async fn join(config: &Config, address: &str, token: &str) -> anyhow::Result
         signing_request: key.signing_request()?,
         store: *store.as_bytes(),
         hub: named(hub)?,
-        operator_key: sealer.key_id().to_owned(),
+        operator_key: sealer.key_id(),
     };
     let request = wire::encode(&request).map_err(anyhow::Error::msg)?;
-    let answer = ask(address, pin, request).await?;
+    let answer = ask(address, pin, request, patience).await?;
     let JoinAnswer::V1 { node, cluster, trust_domain, issuer, roots } = answer else {
         bail!("the hub at {address} refused without a reason");
     };
@@ -175,8 +186,8 @@ async fn create(folder: &Path, identity: Identity) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask(address: &str, pin: RootPin, request: Vec<u8>) -> anyhow::Result<JoinAnswer> {
-    let mut attempt = 1;
+async fn ask(address: &str, pin: RootPin, request: Vec<u8>, patience: Duration) -> anyhow::Result<JoinAnswer> {
+    let deadline = Instant::now() + patience;
     loop {
         let failure = match join_call(address, pin, request.clone().into()).await {
             Ok(answer) => match wire::decode::<JoinAnswer>(&answer).map_err(anyhow::Error::msg)? {
@@ -186,15 +197,25 @@ async fn ask(address: &str, pin: RootPin, request: Vec<u8>) -> anyhow::Result<Jo
             },
             Err(error) => error.into(),
         };
-        if attempt == ATTEMPTS_MAX {
+        if is_final(&failure) {
+            return Err(failure.context(format!(
+                "the hub at {address} cannot prove that it belongs to the token's group: take a token of this group, and check the clocks"
+            )));
+        }
+        if Instant::now() + PAUSE >= deadline {
             return Err(failure.context(format!(
                 "cannot join through {address} (the peer address of a hub, port 7444/udp unless it was changed)"
             )));
         }
-        tracing::warn!(attempt, error = format!("{failure:#}"), "not joined yet");
-        attempt += 1;
+        tracing::warn!(error = format!("{failure:#}"), "not joined yet");
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Whether trying again is no use: the other end shows certificates that nobody here believes, or speaks something else.
+fn is_final(failure: &anyhow::Error) -> bool {
+    let dial = failure.chain().find_map(|cause| cause.downcast_ref::<DialError>());
+    matches!(dial, Some(DialError::Handshake { source: Closed::Untrusted { .. }, .. }))
 }
 
 fn refused(reason: String) -> JoinAnswer {

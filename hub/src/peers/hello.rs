@@ -90,13 +90,18 @@ impl Hello {
                  it with `windlass hub remove {node}` and let it join again",
                 StoreId::from_bytes(*store)
             )),
-            Expected::Removed => Err(format!(
-                "node {node} was removed from this cluster; it comes back only with an empty data directory and a new \
-                 token (`windlass hub token`)"
-            )),
+            Expected::Removed => Err(removed(*node)),
             Expected::Known(_) | Expected::Unknown => Ok(Greeted { software }),
         }
     }
+}
+
+/// What a removed node is told.
+pub(super) fn removed(node: NodeId) -> String {
+    format!(
+        "node {node} was removed from this cluster; it comes back only with an empty data directory and a new token \
+         (`windlass hub token`)"
+    )
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windlass_transport::endpoint::{FrameLimits, ListenerLimits, Tuning, UnauthenticatedLimits};
+use windlass_transport::endpoint::{FrameLimits, ListenerLimits, RestartKey, Tuning, UnauthenticatedLimits};
 
 /// Raft calls to one peer at a time. Replication uses one, an election one; the rest is for calls that time out.
 pub const RAFT_CALLS_MAX: usize = 32;
@@ -27,6 +27,10 @@ pub(super) const THREADS: usize = 2;
 pub(super) const DIAL: Duration = Duration::from_secs(2);
 /// After a failed attempt, calls fail at once for so long; the next one dials again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often it is looked whether a connected peer was removed.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Looks that find a peer removed before it is cut off: one more, so that a leader that is removed can still commit that.
+pub(super) const LOOKS: u32 = 2;
 /// A peer says who it is within this time.
 pub(super) const HELLO: Duration = Duration::from_secs(2);
 /// A request that has begun is complete after this time.
@@ -76,7 +80,7 @@ pub(super) fn tuning() -> Tuning {
     }
 }
 
-pub(super) fn listener() -> ListenerLimits {
+pub(super) fn listener(restart_key: RestartKey) -> ListenerLimits {
     ListenerLimits {
         tuning: tuning(),
         unauthenticated: UnauthenticatedLimits {
@@ -92,5 +96,6 @@ pub(super) fn listener() -> ListenerLimits {
         handshakes_per_second: 200,
         waiting: 128,
         handshake_timeout: Duration::from_secs(5),
+        restart_key: Some(restart_key),
     }
 }

@@ -11,10 +11,10 @@ use windlass_transport::identity::Subject;
 use windlass_transport::stream::{FrameReceiver, FrameSender, StreamError};
 
 use super::Shared;
-use super::hello::{Hello, Reply};
+use super::hello::{self, Hello, Reply};
 use super::limits;
 use super::notes::Way;
-use super::service::{CallKind, PeerService};
+use super::service::{CallKind, Expected, PeerService};
 use super::wire::{AnswerRef, Class, Request};
 use crate::raft::NodeId;
 
@@ -93,11 +93,25 @@ async fn greet(shared: &Shared, connection: &Connection, node: NodeId) -> Result
     }
 }
 
-/// Serves streams until the connection ends; what is under way then is given up. QUIC bounds their number.
+/// Serves streams until the connection ends, or the peer is no member any more; what is under way then is given up. QUIC
+/// bounds the number of streams.
 async fn serve(shared: &Arc<Shared>, connection: &Connection, node: NodeId) -> Closed {
-    let mut streams = JoinSet::new();
+    let (mut streams, mut removed) = (JoinSet::new(), 0);
+    let mut look = interval(shared.look_every);
     loop {
-        match connection.accept_bi().await {
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => accepted,
+            _ = look.tick() => {
+                removed = if (shared.expectations)(node) == Expected::Removed { removed + 1 } else { 0 };
+                if removed >= limits::LOOKS {
+                    let reason = hello::removed(node);
+                    shared.notes.trouble(Way::In, node, &reason);
+                    connection.close(REFUSED, shortened(&reason));
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((send, receive)) => {
                 while streams.try_join_next().is_some() {}
                 streams.spawn(stream(Arc::clone(shared), node, send, receive));

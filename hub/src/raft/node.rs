@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use openraft::error::{CheckIsLeaderError, InitializeError, RaftError};
 use tokio::sync::watch;
@@ -93,7 +93,7 @@ struct Inner {
     proposer: Proposer,
     status: watch::Receiver<Status>,
     receiving: tokio::sync::Mutex<()>,
-    gate: OnceLock<Arc<dyn SnapshotGate>>,
+    gate: RwLock<Option<Arc<dyn SnapshotGate>>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -159,7 +159,7 @@ impl RaftNode {
             proposer,
             status,
             receiving: tokio::sync::Mutex::default(),
-            gate: OnceLock::new(),
+            gate: RwLock::default(),
             stop,
             tasks: Mutex::new(tasks),
         };
@@ -224,6 +224,8 @@ impl RaftNode {
 
     /// Stops taking part, ends all tasks and closes the store. Commands in flight end as [`ProposeError::Stopped`].
     pub async fn shutdown(&self) {
+        // It may hold this node in turn.
+        drop(self.inner.gate.write().unwrap_or_else(PoisonError::into_inner).take());
         self.inner.stop.cancel();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!(error = &error as &dyn std::error::Error, "the Raft task did not end well");
@@ -256,8 +258,13 @@ impl RaftNode {
         Arc::clone(&self.inner.folder)
     }
 
-    pub(super) fn gate(&self) -> &OnceLock<Arc<dyn SnapshotGate>> {
-        &self.inner.gate
+    /// Asks `gate` before each snapshot that is received from now on, until the shutdown.
+    pub fn gate_snapshots(&self, gate: Arc<dyn SnapshotGate>) {
+        *self.inner.gate.write().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<dyn SnapshotGate>> {
+        self.inner.gate.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn receiving(&self) -> &tokio::sync::Mutex<()> {

@@ -60,13 +60,6 @@ pub trait SnapshotGate: Send + Sync + 'static {
 }
 
 impl RaftNode {
-    /// Asks `gate` before each snapshot that is received from now on; once.
-    pub fn gate_snapshots(&self, gate: std::sync::Arc<dyn SnapshotGate>) {
-        if self.gate().set(gate).is_err() {
-            tracing::error!("the gate of snapshots was set before");
-        }
-    }
-
     /// Answers one request of the authenticated peer `from`.
     pub async fn serve(&self, from: u64, request: &[u8]) -> Result<Bytes, ServeError> {
         let response = match self.accept(from, request)? {
@@ -193,7 +186,7 @@ impl RaftNode {
             })
         })
         .await?;
-        if let Some(gate) = self.gate().get() {
+        if let Some(gate) = self.gate() {
             let path = partial.path.clone();
             let open: OpenSnapshot = Box::new(move || match snapshot::open(&path) {
                 Ok((_, state)) => Ok(Box::new(state)),
@@ -202,6 +195,7 @@ impl RaftNode {
             let members = offer.meta.last_membership.nodes().map(|(node, _)| *node).collect();
             gate.before_install(sender, members, open).await?;
         }
+        // Only now: what the gate refuses is offered again, and goes on from here.
         let folder = self.folder();
         let accepted = blocking(move || folder.accept(&partial).map_err(|error| error.to_string())).await?;
         let snapshot = Snapshot { meta: offer.meta, snapshot: Box::new(accepted) };

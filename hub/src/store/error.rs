@@ -23,7 +23,7 @@ pub enum StoreError {
     #[error("{} has store format {found}, this release reads up to {supported}; start the newer release, a downgrade is not possible", directory.display())]
     Newer { directory: PathBuf, found: u32, supported: u32 },
     /// The directory of another cluster or node.
-    #[error("{} belongs to {found}, but {expected} was expected; point `data_dir` at this node's own directory", directory.display())]
+    #[error("{} belongs to {found}, but {expected} was expected; name this node's own directory", directory.display())]
     Foreign { directory: PathBuf, found: String, expected: String },
     /// The identity file is there, the journal is not.
     #[error("{}: the journal of store {store} is gone or empty, the disk was wiped; run `windlass hub remove` for this node on another hub, empty its data directory and join it again (the only hub of a group: restore a backup)", directory.display())]

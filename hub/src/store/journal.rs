@@ -53,6 +53,9 @@ pub(super) struct Journal {
     waiting: Vec<Operation>,
 }
 
+/// Tree, key, place in the frame, and checksum of a written record; none for a removed one.
+type Place = (String, Vec<u8>, std::ops::Range<usize>, Option<Sum>);
+
 impl Records {
     pub(super) fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let found = {
@@ -180,7 +183,7 @@ impl Journal {
     }
 
     /// Shows readers what was committed.
-    fn publish(&self, start: u64, places: Vec<(String, Vec<u8>, std::ops::Range<usize>, Option<Sum>)>) {
+    fn publish(&self, start: u64, places: Vec<Place>) {
         let mut table = self.records.table.write().unwrap_or_else(PoisonError::into_inner);
         for (tree, key, place, sum) in places {
             let Some(sum) = sum else {

@@ -12,8 +12,6 @@ use crate::sealing::{SealError, Sealer};
 #[derive(Debug)]
 pub struct SigningRoot {
     root: TrustDomain,
-    /// Presented after it while agents may know only its predecessor.
-    cross: String,
 }
 
 impl SigningRoot {
@@ -25,8 +23,9 @@ impl SigningRoot {
         let seal = |source| TrustError::Seal { path: ROOT_KEY_FILE.into(), source };
         let key = sealer.open(ROOT_KEY_FILE.as_bytes(), &trust.sealed_root_key).map_err(seal)?;
         let key = String::from_utf8(key).map_err(|_| seal(SealError::Damaged))?;
-        let root = TrustDomain::from_pem(&trust.roots, KeyMaterial::from_pem(&key)?)?;
-        Ok(Self { root, cross: trust.cross.clone() })
+        // The first one signs.
+        let first = super::rotation::blocks(&trust.roots).into_iter().next().unwrap_or_default();
+        Ok(Self { root: TrustDomain::from_pem(first, KeyMaterial::from_pem(&key)?)? })
     }
 
     /// A chain (PEM, leaf first) for the issuing key of a node.
@@ -34,7 +33,10 @@ impl SigningRoot {
     /// # Errors
     /// [`TrustError::Identity`].
     pub fn sign_issuer(&self, key: &SubjectKey, node: u64, serial: u128, now: Millis) -> Result<String, TrustError> {
-        let chain = self.root.sign_issuer(key, &node.to_string(), serial, validity(now, ISSUER_LIFE)?)?;
-        Ok(format!("{chain}{}", self.cross))
+        Ok(self.root.sign_issuer(key, &node.to_string(), serial, validity(now, ISSUER_LIFE)?)?)
+    }
+
+    pub(super) const fn root(&self) -> &TrustDomain {
+        &self.root
     }
 }

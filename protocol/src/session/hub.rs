@@ -7,7 +7,9 @@ use crate::{
     handshake::{self, Agreed},
     ids::{Digest, Epoch, Generation, Incarnation, NamespacedName, ReceiptSeq},
     json::Json,
-    message::{AgentControl, BlobRequest, Delta, Hello, HubControl, Receipt, ReceiptReply, ReceiptUpload, WANT_MAX},
+    message::{
+        AgentControl, BlobRequest, Delta, GoAway, Hello, HubControl, Receipt, ReceiptReply, ReceiptUpload, WANT_MAX,
+    },
 };
 
 /// Receipts in one upload (DESIGN.md section 5: at most 500 per entry).
@@ -78,6 +80,8 @@ pub struct HubSession {
     /// A delta is being computed or is on its way.
     in_flight: bool,
     detail: Assembly,
+    /// Of the roots and hubs that the agent has, as far as this session knows.
+    trust: Option<Digest>,
     actions: VecDeque<HubAction>,
 }
 
@@ -93,6 +97,7 @@ impl HubSession {
             current: (epoch, generation),
             in_flight: false,
             detail: Assembly::new(),
+            trust: None,
             actions: VecDeque::new(),
         }
     }
@@ -110,6 +115,7 @@ impl HubSession {
         match (self.phase, message) {
             (Phase::AwaitHello, AgentControl::Hello { hello, incarnation }) => {
                 let agreed = handshake::agree(&self.hello, &hello)?;
+                self.trust = super::known_trust(&hello);
                 self.phase = Phase::Admitting;
                 self.actions.push_back(HubAction::Admit { incarnation, agreed });
                 Ok(())
@@ -151,6 +157,23 @@ impl HubSession {
     pub fn handle_changed(&mut self, epoch: Epoch, generation: Generation) {
         self.current = self.current.max((epoch, generation));
         self.advance();
+    }
+
+    /// What everybody trusts, and where the hubs are: told unless the agent has exactly this. Ignored before admission.
+    pub fn handle_trust(&mut self, roots: &str, hubs: &[String]) {
+        let digest = super::trust_digest(roots, hubs);
+        if self.phase == Phase::Ready && self.trust != Some(digest) {
+            self.trust = Some(digest);
+            let trust = HubControl::Trust { roots: roots.to_owned(), hubs: hubs.to_vec() };
+            self.actions.push_back(HubAction::Control(trust));
+        }
+    }
+
+    /// The agent should leave for another hub. Ignored before admission: such an agent is refused instead.
+    pub fn handle_leave(&mut self, reason: GoAway) {
+        if self.phase == Phase::Ready {
+            self.actions.push_back(HubAction::Control(HubControl::GoAway { reason }));
+        }
     }
 
     /// Somebody asked that the agent compares an application again.

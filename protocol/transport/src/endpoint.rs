@@ -6,6 +6,7 @@
 mod connection;
 mod dialer;
 mod listener;
+mod restart;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ pub(crate) use connection::Stranger;
 pub use connection::{Connection, Peer};
 pub use dialer::{DialError, Dialer};
 pub use listener::{Listener, ListenerControl, ListenerStats};
+pub use restart::RestartKey;
 
 use crate::identity::IdentityError;
 pub use crate::tls::{ClientTls, ExpectedHub, PeerAdmission, Protocol, ServerTls, Trust};
@@ -200,6 +202,8 @@ pub struct ListenerLimits {
     pub waiting: usize,
     /// A handshake must be done after this time.
     pub handshake_timeout: Duration,
+    /// With a key, peers notice at once that the process was killed and is back, instead of after the idle timeout.
+    pub restart_key: Option<RestartKey>,
 }
 
 impl Default for ListenerLimits {
@@ -212,6 +216,7 @@ impl Default for ListenerLimits {
             handshakes_per_second: 1_000,
             waiting: 2_048,
             handshake_timeout: Duration::from_secs(10),
+            restart_key: None,
         }
     }
 }

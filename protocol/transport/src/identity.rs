@@ -14,6 +14,7 @@
 mod authority;
 mod key;
 mod peer;
+mod rotation;
 mod spiffe;
 mod trust;
 

@@ -277,7 +277,7 @@ async fn enrol(world: &World, connection: &Connection, address: SocketAddr) -> R
     let (mut send, mut receive) = connection.accept_bi().await?;
     anyhow::ensure!(receive.recv::<StreamOpen>().await? == Some(StreamOpen::Enrol), "not an enrolment");
     let request = receive.recv::<EnrolRequest>().await?.context("no request")?;
-    let EnrolRequest::V1 { token, signing_request, .. } = request;
+    let EnrolRequest::V1 { token, signing_request, .. } = request else { anyhow::bail!("not an enrolment") };
     let reply = if token == TOKEN {
         let key = SubjectKey::from_signing_request(&signing_request)?;
         world.state().enrolments += 1;

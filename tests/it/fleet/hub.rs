@@ -43,7 +43,7 @@ impl Hub {
         let secret = dir.write("webhook.secret", WEBHOOK_SECRET)?;
         let config = format!(
             "data = {data:?}\nlisten_agents = {address:?}\nlisten_api = {address:?}\nadvertise = [{address:?}]\n\
-             webhook_secret_file = {secret:?}\n[git]\npoll_seconds = 1\njitter_seconds = 0\n",
+             listen_peers = \"127.0.0.1:0\"\nwebhook_secret_file = {secret:?}\n[git]\npoll_seconds = 1\njitter_seconds = 0\n",
         );
         let config = dir.write("hub.toml", config)?;
         let init = Command::new(&program).args(["init", "--config"]).arg(&config).output().context("run the hub")?;

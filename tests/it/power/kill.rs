@@ -20,7 +20,7 @@ fn a_killed_process_loses_nothing_acknowledged() -> Result<()> {
         let (data, trace) = (dir.join("data"), dir.join("trace"));
         std::fs::create_dir_all(&data)?;
         for round in 0..rounds {
-            let mut running = child(&data, &trace, random.next() >> 1, 1_000).spawn()?;
+            let mut running = child(&data, &trace, random.draw() >> 1, 1_000).spawn()?;
             // Chance decides when, not whether: no state is waited for.
             std::thread::sleep(Duration::from_millis(200 + random.below(2_500) as u64));
             running.kill()?;

@@ -81,7 +81,7 @@ pub(super) async fn full(options: &GroupOptions) -> Result<String> {
     let victim = stage.leader().await?;
     let disk = disks.get(victim).context("a disk for each hub")?;
     let start = Instant::now();
-    disk.set(&Faults { full: Full::Growth, ..Faults::default() })?;
+    disk.set(&Faults { full: Full::All, ..Faults::default() })?;
     let next = stage.workload.acknowledged_after(start).await?;
     stage.work_for(FAULT).await?;
     let gap = stage.workload.recorder().longest_gap(start, Instant::now());

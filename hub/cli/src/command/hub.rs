@@ -26,6 +26,19 @@ pub(crate) enum Hub {
     Remove(Remove),
     /// Let another hub lead
     TransferLeader(TransferLeader),
+    /// Replace the root of all certificates, in two steps: begin, and --finish once every agent has the new one
+    RotateRoot(RotateRoot),
+}
+
+/// Options of `hub rotate-root`.
+#[derive(Args, Debug)]
+pub(crate) struct RotateRoot {
+    /// Drop the old root
+    #[arg(long)]
+    finish: bool,
+    /// Drop it although some connected agents are not ready: they are cut off and renew when they come back
+    #[arg(long, requires = "finish")]
+    force: bool,
 }
 
 /// Options of `hub members`.
@@ -73,6 +86,8 @@ pub(crate) struct Status {
 const STATUS: &str = "/apis/windlass.io/v1alpha1/hubstatus";
 /// Path of join tokens for hubs.
 const TOKENS: &str = "/apis/windlass.io/v1alpha1/hubtokens";
+/// Path of the replacement of the root.
+const TRUST: &str = "/apis/windlass.io/v1alpha1/hubtrust";
 /// Path of what can be done to hubs.
 const HUBS: &str = "/apis/windlass.io/v1alpha1/hubs";
 
@@ -83,6 +98,7 @@ pub(crate) async fn run(client: &Client, command: Hub, output: &mut Output) -> R
         Hub::Members(options) => members(client, &options, output).await,
         Hub::Token(options) => token(client, &options, output).await,
         Hub::Remove(options) => remove(client, &options, output).await,
+        Hub::RotateRoot(options) => rotate_root(client, &options, output).await,
         Hub::TransferLeader(options) => {
             let path = format!("{HUBS}/{}/lead", options.node);
             client.create(&path, &json!({})).await?;
@@ -142,6 +158,25 @@ async fn remove(client: &Client, options: &Remove, output: &mut Output) -> Resul
     }
     client.create(&format!("{HUBS}/{node}/remove"), &json!({})).await?;
     output.line(format!("hub {node} removed"))
+}
+
+async fn rotate_root(client: &Client, options: &RotateRoot, output: &mut Output) -> Result<()> {
+    let step = if options.finish { "finish" } else { "rotate" };
+    let question = json!({"spec": {"force": options.force}});
+    let object = client.create(&format!("{TRUST}/{step}"), &question).await?;
+    let empty = Value::Null;
+    let status = object.get("status").unwrap_or(&empty);
+    for pin in view::items(status, &["rootPins"]).filter_map(Value::as_str) {
+        output.line(pin)?;
+    }
+    if options.finish {
+        output.say("\nThe old root is gone. Kubeconfigs with it alone need the new one: run `windlass login` again.");
+    } else {
+        output.say(
+            "\nThe first root signs now; agents are told both and renew. Give kubeconfigs both roots, then run:\n  windlass hub rotate-root --finish",
+        );
+    }
+    Ok(())
 }
 
 fn print(client: &Client, status: &Value, output: &mut Output) -> Result<()> {

@@ -88,7 +88,8 @@ impl Hub {
             manifests: stub.clone(),
             generators: stub.clone(),
             webhook: stub.clone(),
-            presence: stub,
+            presence: stub.clone(),
+            backups: stub,
             limits,
         };
         Self { router: ApiServer::new(context).router(), replica, machine, _directory: directory }
@@ -211,6 +212,15 @@ impl Webhook for Stub {
         Box::pin(async move {
             let event = event.ok_or_else(|| ProviderError::Unauthorized("no event".to_owned()))?;
             Ok(format!("{event} with {} bytes", body.len()))
+        })
+    }
+}
+
+impl BackupStreams for Stub {
+    fn backup(&self) -> BoxFuture<'_, Result<BackupStream, ProviderError>> {
+        let pieces = futures::stream::iter([Ok(Bytes::from_static(b"first ")), Ok(Bytes::from_static(b"second"))]);
+        Box::pin(async move {
+            Ok(BackupStream { name: "20260102-030405.windlass-backup".to_owned(), pieces: Box::pin(pieces) })
         })
     }
 }

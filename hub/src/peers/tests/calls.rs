@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::fixture::*;
-use crate::peers::{BULK_CALLS_MAX, PEER_FRAME_BYTES_MAX, SERVICE_CALLS_MAX};
+use crate::peers::{BULK_CALLS_MAX, PEER_FRAME_BYTES_MAX, Peers, SERVICE_CALLS_MAX};
 use crate::raft::{LinkError, Peer};
 
 fn bytes(text: &str) -> Bytes {
@@ -134,6 +134,33 @@ async fn a_peer_that_restarts_or_moves_is_dialled_again() {
     assert!(wrong.to_string().contains("/hub/3 answered instead of hub 2"), "{wrong}");
     let link = one.network().link(2, &member(&address.to_string()));
     eventually("it answers at its address", async || link.call(bytes("e"), PATIENCE).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_was_killed_and_is_back_is_noticed_at_once() {
+    let world = World::new();
+    let (one, (two, echo)) = (world.echo(1).0, world.echo(2));
+    let address = two.local_address().unwrap();
+    soon(one.service(2, bytes("a"), PATIENCE)).await.unwrap();
+    // Threads and socket are gone, nobody was told.
+    drop((two, echo));
+    let successor = async {
+        loop {
+            let mut config = world.config(identity(2));
+            config.listen = address;
+            match Peers::start(config) {
+                Ok(peers) => return peers,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let two = soon(successor).await;
+    two.serve(std::sync::Arc::new(Echo::default()));
+    // Said by the successor; not found out by waiting.
+    if let Err(error) = soon(one.service(2, bytes("b"), PATIENCE)).await {
+        assert!(error.to_string().contains("reset by the peer"), "{error}");
+    }
+    eventually("it is found again", async || one.service(2, bytes("c"), PATIENCE).await.is_ok()).await;
 }
 
 #[tokio::test]

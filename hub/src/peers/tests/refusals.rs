@@ -52,6 +52,20 @@ async fn a_wiped_disk_is_recognised_whoever_calls() {
     assert!(said.contains("node 2 was removed from this cluster"), "{said}");
 }
 
+#[tokio::test]
+async fn a_member_that_is_removed_is_cut_off() {
+    let world = World::new();
+    let one = Peers::looking(world.config(identity(1)), std::time::Duration::from_millis(20)).unwrap();
+    one.serve(std::sync::Arc::new(Echo::default()));
+    world.addresses.lock().unwrap().insert(1, one.local_address().unwrap().to_string());
+    let (two, _) = world.echo(2);
+    soon(two.service(1, Bytes::from_static(b"x"), PATIENCE)).await.unwrap();
+    world.expected.lock().unwrap().insert(2, Expected::Removed);
+    eventually("the connection ends", async || !two.status()[0].connected).await;
+    let said = words(&two, 1, &one).await;
+    assert!(said.contains("node 2 was removed from this cluster"), "{said}");
+}
+
 async fn dial(peers: &Peers, tls: &ClientTls) -> Connection {
     let dialer = Dialer::bind_to(loopback(), Tuning::default()).unwrap();
     let address = peers.local_address().unwrap().to_string();
@@ -72,7 +86,7 @@ async fn a_node_with_the_certificate_of_another_is_refused() {
     assert_eq!(reason, said);
     // A listener with the wrong data directory is found out by the dialler in the same way.
     let tls = ServerTls::new(world.hub(2), world.bundle(), PeerAdmission::Enrolment).unwrap();
-    let limits = crate::peers::limits::listener();
+    let limits = crate::peers::limits::listener(windlass_transport::endpoint::RestartKey::new([0; 32]));
     let listener =
         windlass_transport::endpoint::Listener::bind(loopback(), &tls.speaking(Protocol::Peers), limits).unwrap();
     world.addresses.lock().unwrap().insert(2, listener.local_address().unwrap().to_string());

@@ -110,7 +110,7 @@ fn a_frame_inside_of_a_record_is_no_frame() {
     put(&store, "copy", content);
     drop(store);
     let bytes = std::fs::read(&before).unwrap();
-    let mut torn = bytes.clone();
+    let mut torn = bytes;
     torn[usize::try_from(length).unwrap()] ^= 1;
     std::fs::write(&before, torn).unwrap();
     std::fs::remove_file(other.path().join("journal/ACKNOWLEDGED")).unwrap();

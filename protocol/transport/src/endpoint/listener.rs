@@ -12,14 +12,16 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
+use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime, crypto::rustls::QuicServerConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
-use super::{CloseCode, Closed, Connection, Dialer, EndpointError, ListenerLimits, Peer, ServerTls, udp_socket};
+use super::{
+    CloseCode, Closed, Connection, Dialer, EndpointError, ListenerLimits, Peer, ServerTls, restart, udp_socket,
+};
 use crate::{admission::Rate, identity::IdentityError};
 
 /// Bytes buffered for one attempt that waits: a ClientHello with a certificate chain to come needs two packets.
@@ -76,8 +78,8 @@ impl Listener {
         let config = server_config(tls, &limits)?;
         let failed = |source| EndpointError::Bind { address, source };
         let socket = udp_socket(address, limits.tuning.socket_buffer).map_err(failed)?;
-        let endpoint =
-            Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)?;
+        let identity = restart::endpoint_config(limits.restart_key.as_ref());
+        let endpoint = Endpoint::new(identity, Some(config), socket, Arc::new(TokioRuntime)).map_err(failed)?;
         let (sender, accepted) = mpsc::channel(limits.handshakes.max(1));
         let shared = Arc::new(Shared {
             endpoint,

@@ -86,7 +86,8 @@ impl TrustDomain {
         serial: u128,
         validity: Validity,
     ) -> Result<Self, IdentityError> {
-        let params = authority_params(name, &format!("Windlass root {name}"), 1, serial, validity)?;
+        // Issuer and, for clients that trust the root before only, its cross-signed successor.
+        let params = authority_params(name, &format!("Windlass root {name}"), 2, serial, validity)?;
         let certificate = params
             .self_signed(key.pair())
             .map_err(|error| IdentityError::crypto("signing the root certificate", error))?;
@@ -272,7 +273,7 @@ fn dated_params(serial: u128, validity: Validity) -> Result<CertificateParams, I
     Ok(params)
 }
 
-fn authority_params(
+pub(super) fn authority_params(
     name: &TrustDomainName,
     subject: &str,
     path_length: u8,
@@ -291,7 +292,10 @@ fn authority_params(
 
 /// Rebuilds what rcgen needs to sign below a stored authority: subject and key identifier. Both follow from how
 /// this file makes authorities (one common name, identifier from the key), so reading the name is enough.
-fn load_issuer<'a>(certificate_pem: &str, key: &'a KeyMaterial) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
+pub(super) fn load_issuer<'a>(
+    certificate_pem: &str,
+    key: &'a KeyMaterial,
+) -> Result<Issuer<'static, &'a KeyPair>, IdentityError> {
     let malformed = |reason: &str| IdentityError::malformed("authority certificate", reason);
     let certificates = certificates_from_pem(certificate_pem)?;
     let der = certificates.first().ok_or_else(|| malformed("no certificate in it"))?;

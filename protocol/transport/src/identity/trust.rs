@@ -123,6 +123,10 @@ impl TrustBundle {
         self.roots.iter().map(|root| RootPin::of_der(root)).collect()
     }
 
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
     pub(crate) fn store(&self) -> Result<RootCertStore, IdentityError> {
         let mut store = RootCertStore::empty();
         for root in &self.roots {

@@ -137,3 +137,50 @@ fn garbage_is_no_certificate() {
     assert!(RootPin::of_der(&[1, 2, 3]).is_err());
     assert!(TrustBundle::from_pem(&"x".repeat(65 * 1024)).is_err());
 }
+
+#[tokio::test]
+async fn a_successor_is_believed_by_those_who_know_only_the_old_root() {
+    let name = TrustDomainName::new("fleet.example").unwrap();
+    let root = |serial| {
+        let key = KeyMaterial::generate().unwrap();
+        TrustDomain::create(&name, key, serial, around_now(DAY)).unwrap()
+    };
+    let (old, new) = (root(1), root(2));
+    let cross = old.cross_sign(&new, 3, around_now(DAY)).unwrap();
+    let issuer_key = KeyMaterial::generate().unwrap();
+    let issuer_of = |root: &TrustDomain| {
+        let chain = root.sign_issuer(&issuer_key.public(), "n1", 4, around_now(DAY)).unwrap();
+        IssuingAuthority::from_pem(&chain, issuer_key.clone()).unwrap()
+    };
+    let (before, after) = (issuer_of(&old), issuer_of(&new));
+    let agent = |issuer: &IssuingAuthority| {
+        let key = KeyMaterial::generate().unwrap();
+        let chain = issuer.issue_agent(&key.public(), "a", "u", 5, around_now(DAY)).unwrap();
+        Identity::new(&chain, key).unwrap()
+    };
+    let bundle = |pem: &str| TrustBundle::from_pem(pem).unwrap();
+    let both = bundle(&format!("{}{}", new.certificate_pem(), old.certificate_pem()));
+    assert_eq!(agent(&before).root_among(&both), Some(old.pin()));
+    assert_eq!(agent(&after).root_among(&both), Some(new.pin()));
+    assert_eq!(agent(&before).root_among(&bundle(new.certificate_pem())), None);
+
+    let key = KeyMaterial::generate().unwrap();
+    let names = HubNames::new(&["localhost"]).unwrap();
+    let chain = after.issue_hub(&key.public(), "n1", &names, 6, around_now(DAY)).unwrap();
+    let shown = format!("{}{cross}{}", chain.strip_suffix(new.certificate_pem()).unwrap(), old.certificate_pem());
+    let identity = Identity::new(&shown, key).unwrap();
+    let tls = ServerTls::new(identity, both, PeerAdmission::Enrolment).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = Listener::bind(address, &tls, ListenerLimits::default()).unwrap();
+    let address = listener.local_address().unwrap().to_string();
+    let dialer = Dialer::bind(Tuning::default()).unwrap();
+    let believers = [
+        ClientTls::enrolled(bundle(old.certificate_pem()), agent(&before)),
+        ClientTls::enrolled(bundle(new.certificate_pem()), agent(&after)),
+        ClientTls::pinned(old.pin()),
+        ClientTls::pinned(new.pin()),
+    ];
+    for tls in believers {
+        dialer.dial(&address, &tls).await.unwrap();
+    }
+}
