@@ -33,6 +33,7 @@ use crate::{
     backup::TrustMaterial,
     config::Config,
     sealing::{OPERATOR_KEY_BYTES, SealError, Sealer},
+    store::disk,
 };
 
 /// Certificates begin to hold this long before they are made, but never longer than half of their life: clocks of agents
@@ -117,7 +118,7 @@ impl Trust {
         let issuer_key = KeyMaterial::generate()?;
         let chain = root.sign_issuer(&issuer_key.public(), &node.to_string(), random(), validity(now, ISSUER_LIFE)?)?;
         let folder = folder(config);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        make_folder(&folder)?;
         write_sealed(sealer, &folder.join(ROOT_KEY_FILE), &root.key().expose_pem())?;
         Self::adopt(config, sealer, &issuer_key, &chain, root.certificate_pem())?;
         Self::load(config, sealer)
@@ -135,7 +136,7 @@ impl Trust {
         roots: &str,
     ) -> Result<(), TrustError> {
         let folder = folder(config);
-        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        make_folder(&folder)?;
         write_sealed(sealer, &folder.join("issuer.key.sealed"), &issuer_key.expose_pem())?;
         write_private(&folder.join("root.pem"), roots.as_bytes())?;
         write_private(&folder.join("issuer.pem"), chain.as_bytes())
@@ -272,7 +273,7 @@ pub fn operator_key(config: &Config, create: Option<[u8; OPERATOR_KEY_BYTES]>) -
     let bad = |message: String| TrustError::OperatorKey { path: path.clone(), message };
     if let (Some(key), false) = (create, path.exists()) {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io("create", parent))?;
+            make_folder(parent)?;
         }
         let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         write_private(path, format!("{text}\n").as_bytes())?;
@@ -308,7 +309,16 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), TrustError> {
         .map_err(io("write", &temporary))?;
     file.write_all(content).map_err(io("write", &temporary))?;
     file.sync_all().map_err(io("sync", &temporary))?;
-    fs::rename(&temporary, path).map_err(io("rename", path))
+    fs::rename(&temporary, path).map_err(io("rename", path))?;
+    // Without it the old name may be back after a power cut, or none.
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => disk::sync_directory(parent).map_err(|error| io("sync", parent)(std::io::Error::other(error))),
+        None => Ok(()),
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), TrustError> {
+    disk::create_directory(folder).map_err(|error| io("create", folder)(std::io::Error::other(error)))
 }
 
 fn write_sealed(sealer: &Sealer, path: &Path, content: &str) -> Result<(), TrustError> {
