@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`config`], [`command`], [`telemetry`] | command line; file, environment and flags become one `Config`; logs |
 //! | [`init`], [`node`] | a new group; a running hub and how it drains |
-//! | [`store`], [`raft`] | sled, blobs, the log and openraft |
+//! | [`store`], [`raft`] | journal, blobs, the log and openraft |
 //! | [`peers`], [`group`] | hubs among themselves: transport; members, joins, forwarded writes |
 //! | [`peers`] | hubs among themselves: QUIC, mutual TLS, threads of their own |
 //! | [`machine`], [`replica`], [`events`] | the replicated state in this process, and the way to change it |
