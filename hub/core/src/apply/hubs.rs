@@ -132,17 +132,7 @@ impl Transaction {
                 "the group's first hub has not announced itself yet: try again in a few seconds".to_owned(),
             ));
         };
-        let record = HubRecord {
-            store,
-            name: announced.name.clone(),
-            address: announced.address.clone(),
-            agents: announced.agents.clone(),
-            key,
-            software: announced.software.clone(),
-            state_version: announced.state_version,
-            joined_at: self.wall,
-            removed: false,
-        };
+        let record = member(store, key, announced, self.wall);
         self.put_hub(node, record);
         Ok(node)
     }
@@ -166,17 +156,7 @@ impl Transaction {
                 )));
             }
         };
-        let record = HubRecord {
-            store,
-            name: announced.name.clone(),
-            address: announced.address.clone(),
-            agents: announced.agents.clone(),
-            key,
-            software: announced.software.clone(),
-            state_version: announced.state_version,
-            joined_at,
-            removed: false,
-        };
+        let record = member(store, key, announced, joined_at);
         if known.as_deref() != Some(&record) {
             self.put_hub(node, record);
         }
@@ -257,6 +237,20 @@ impl Transaction {
     fn put_hub(&mut self, node: u64, record: HubRecord) {
         self.state.hubs.insert_mut(node, Arc::new(record));
         self.effects.push(Effect::Hubs);
+    }
+}
+
+fn member(store: [u8; 16], key: Digest, announced: &HubAnnouncement, joined_at: Millis) -> HubRecord {
+    HubRecord {
+        store,
+        name: announced.name.clone(),
+        address: announced.address.clone(),
+        agents: announced.agents.clone(),
+        key,
+        software: announced.software.clone(),
+        state_version: announced.state_version,
+        joined_at,
+        removed: false,
     }
 }
 
